@@ -123,6 +123,21 @@ class Host(object):
         data = self.read(path, limit)
         return None if data is None else data.decode("utf-8", "replace").strip(" \t\r\n\0")
 
+    def lines(self, path, limit=64 << 20):
+        """The lines of a large file one by one, each cut at 4096 bytes; none where it cannot be read."""
+        stream = self.open(path)
+        if stream is not None:
+            with stream:
+                try:
+                    while stream.tell() < limit:
+                        line = stream.readline(4096)
+                        if not line:
+                            return
+                        yield line.decode("utf-8", "replace").rstrip("\n")
+                    self.warn("%s: more than %d bytes, far beyond what belongs there; the rest was not read" % (path, limit))
+                except OSError as exc:
+                    self.warn("%s: %s" % (path, exc.strerror))
+
     def which(self, name):
         """Where a program lies, or None; the caller's PATH is not asked."""
         if name.startswith("/"):
