@@ -10,21 +10,24 @@ OPTIONS = ("MICROCODE", "MICROCODE_INTEL", "MICROCODE_AMD", "MICROCODE_LATE_LOAD
 
 def kernel_config(host, release):
     """{option: "y", "m" or "n"} of the options that decide about microcode; None where no configuration can be read."""
-    for path in ("/boot/config-%s", "/lib/modules/%s/config", "/usr/lib/modules/%s/config"):
-        text = host.text(path % release, 4 << 20) if release else None
-        if text:
-            break
-    else:
-        packed = host.read("/proc/config.gz")
-        try:
-            text = zlib.decompressobj(31).decompress(packed, 4 << 20).decode("ascii", "replace") if packed else None
-        except zlib.error as exc:
-            host.warn("/proc/config.gz: %s" % exc)
-            text = None
-    if not text:
+    texts = (host.text(path % release, 4 << 20) for path in ("/boot/config-%s", "/lib/modules/%s/config", "/usr/lib/modules/%s/config") if release)
+    text = next((text for text in texts if text), None) or _packed_config(host)
+    if "CONFIG_" not in text:
         return None
     values = dict(re.findall(r"^CONFIG_(MICROCODE\w*)=(\w)", text, re.M))
     return dict((option, values.get(option, "n")) for option in OPTIONS)
+
+
+def _packed_config(host):
+    packed, tool = host.read("/proc/config.gz"), zlib.decompressobj(31)
+    try:
+        text = tool.decompress(packed or b"", 4 << 20).decode("ascii", "replace")
+        if packed and not tool.eof:
+            raise zlib.error("cut off, or too large")
+        return text
+    except zlib.error as exc:
+        host.warn("/proc/config.gz: %s; the kernel's configuration is not known" % exc)
+        return ""
 
 
 def facts(host, hypervisor, config, command_line):

@@ -1,0 +1,98 @@
+# Copyright: the fleet.microcode authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+import hashlib
+import lzma
+import os
+
+import pytest
+
+from ansible_collections.fleet.microcode.plugins.module_utils import files
+from ansible_collections.fleet.microcode.plugins.module_utils.update import Processor
+from ansible_collections.fleet.microcode.tests.fleet import made_amd, made_intel
+
+XEON = Processor("GenuineIntel", 0x50654, 0x80, 0x2000050)
+MILAN = Processor("AuthenticAMD", 0xa00f11, None, 0xa0011d5)
+BASE = "/lib/firmware/intel-ucode/"
+
+
+def found(host, processor=XEON, release="6.1.0-41-amd64"):
+    return dict((entry["path"], entry) for entry in files.facts(host, processor, release, False))
+
+
+@pytest.mark.parametrize("signature, name", [(0x50654, "06-55-04"), (0x906a4, "06-9a-04"), (0xf49, "0f-04-09"), (0x306f2, "06-3f-02"), (0x6b1, "06-0b-01")])
+def test_intel_names_are_family_model_and_stepping_in_hex(signature, name):
+    assert files.names(XEON._replace(signature=signature)) == ("intel-ucode/" + name, "intel-ucode/" + name + ".initramfs")
+
+
+@pytest.mark.parametrize("signature, name", [
+    (0x100f43, "microcode_amd.bin"), (0x500f10, "microcode_amd.bin"), (0x600f20, "microcode_amd_fam15h.bin"), (0x830f10, "microcode_amd_fam17h.bin"),
+    (0xa00f11, "microcode_amd_fam19h.bin"), (0xb00f21, "microcode_amd_fam1ah.bin"),
+])
+def test_amd_names_are_by_family(signature, name):
+    assert files.names(MILAN._replace(signature=signature)) == ("amd-ucode/" + name,)
+
+
+def test_a_file_is_told_with_digest_date_and_minimum(machine):
+    data = made_intel.update(signature=0x50654, pf_mask=0xb7, revision=0x2007006, date="2023-03-06", min_revision=0x2006b06)
+    entry = found(machine({BASE + "06-55-04": data}))[BASE + "06-55-04"]
+    assert entry == {"path": BASE + "06-55-04", "revision": "0x02007006", "date": "2023-03-06", "min_revision": "0x02006b06",
+                     "sha256": hashlib.sha256(data).hexdigest(), "package": None, "early_only": False, "caveat": None}
+
+
+def test_debians_initramfs_names_are_for_early_loading_only(machine):
+    entry = found(machine({BASE + "06-55-04.initramfs": made_intel.update()}))[BASE + "06-55-04.initramfs"]
+    assert entry["early_only"] is True
+
+
+def test_rhels_caveats_are_named(machine):
+    folder = files.CAVEATS + "intel-06-55-04/"
+    entry = found(machine({folder + "intel-ucode/06-55-04": made_intel.update(), folder + "readme": "text"}))[folder + "intel-ucode/06-55-04"]
+    assert entry["caveat"] == "intel-06-55-04"
+
+
+def test_only_files_that_can_concern_this_processor_are_opened(machine, monkeypatch):
+    host = machine({BASE + "06-55-04": made_intel.update(), BASE + "06-55-07": made_intel.update(signature=0x50657), BASE + "06-55-04_DUPLICATE": b"x",
+                    "/lib/firmware/amd-ucode/microcode_amd_fam19h.bin": b"x"})
+    opened = []
+    monkeypatch.setattr(host, "open", lambda path, real=host.open: opened.append(path) or real(path))
+    found(host)
+    assert set(path for path in opened if "ucode" in path) == {BASE + "06-55-04"}
+
+
+def test_a_merged_usr_shows_each_file_once(machine, tmp_path):
+    host = machine({"/usr" + BASE + "06-55-04": made_intel.update(), "/usr/lib/firmware/6.1/intel-ucode": None})
+    os.symlink("usr/lib", str(tmp_path / "lib"))
+    os.symlink("../../intel-ucode/06-55-04", str(tmp_path / "usr/lib/firmware/6.1/intel-ucode/06-55-04"))  # as microcode_ctl links them
+    assert len(found(host, release="6.1")) == 1
+
+
+@pytest.mark.parametrize("data, reason", [
+    (b"", "empty"), (b"\0" * 2048, ""), (made_intel.update()[:-100], "cut off"), (made_intel.update(signature=0x50657), "nothing for this processor"),
+    (made_intel.update(pf_mask=0x01), "nothing for this processor"), (made_intel.update()[:1000] + b"\xff" + made_intel.update()[1001:], "checksum"),
+])
+def test_a_file_that_serves_nothing_is_listed_without_a_revision_and_explained(machine, data, reason):
+    host = machine({BASE + "06-55-04": data})
+    assert found(host)[BASE + "06-55-04"]["revision"] is None
+    assert BASE + "06-55-04: " in host.warnings[0]
+    assert reason in host.warnings[0]
+
+
+def test_fifo_loop_and_sparse_giant(machine, tmp_path):
+    host = machine({BASE: None})
+    os.mkfifo(str(tmp_path / "lib/firmware/intel-ucode/06-55-04"))
+    os.symlink("06-55-04.initramfs", str(tmp_path / "lib/firmware/intel-ucode/06-55-04.initramfs"))
+    with open(str(tmp_path / "lib/firmware/intel-ucode/06-55-04.xz"), "wb") as stream:
+        stream.truncate(1 << 30)
+    assert [entry["revision"] for entry in found(host).values()] == [None, None]
+    text = "\n".join(host.warnings)
+    assert "not a regular file" in text
+    assert "symbolic links" in text
+    assert "far beyond" in text
+
+
+def test_a_packed_amd_container(machine):
+    data = made_amd.container([(0xa00f11, 0xa011)], [made_amd.patch(0xa0011de, 0xa011)])
+    path = "/usr/lib/firmware/amd-ucode/microcode_amd_fam19h.bin.xz"
+    packed = lzma.compress(data, check=lzma.CHECK_CRC32)
+    entry = found(machine({path: packed}), MILAN)[path]
+    assert (entry["revision"], entry["sha256"]) == ("0x0a0011de", hashlib.sha256(packed).hexdigest())
