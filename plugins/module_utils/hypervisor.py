@@ -11,6 +11,7 @@ MACHINES = (
     (r"\bKVM\b|QEMU|^Amazon EC2(?!.*\.metal)|Google Compute Engine|OpenStack|RHEV|oVirt|DigitalOcean|Nutanix|^Alibaba Cloud .*ECS", "kvm"),
     (r"Parallels", "parallels"), (r"BHYVE", "bhyve"),
 )
+INITIAL = {"ipc": 0xefffffff, "uts": 0xeffffffe, "pid": 0xeffffffc}  # the first namespaces' numbers (Linux include/linux/proc_ns.h)
 LOG_FILE = "/var/log/xen/console/hypervisor.log"  # kept by xenconsoled where it was asked to log the hypervisor
 
 
@@ -41,6 +42,8 @@ def _machine(text):
 
 def _container(host):
     """What kind of container this is, or None. PID 1's environment names it (systemd's container interface)."""
+    if all(host.link("/proc/self/ns/" + name) == "%s:[%d]" % (name, number) for name, number in INITIAL.items()):
+        return None  # a machine started from a container's image keeps the image's marks
     if host.exists("/.dockerenv"):
         return "docker"
     if host.exists("/run/.containerenv"):

@@ -4,14 +4,14 @@
 from collections import namedtuple
 
 Update = namedtuple("Update", (
-    "signature",     # int, CPUID leaf 1 EAX of the processors it is for
+    "signature",     # int, CPUID leaf 1 EAX of the processors it is for; None for an AMD patch that nothing loads
     "pf_mask",       # int, Intel's platform mask; None for AMD, which has none
     "revision",      # int, signed for Intel (negative: pre-production)
     "date",          # "YYYY-MM-DD"; None where the header holds no such day
     "size",          # int, bytes of the whole update
     "min_revision",  # int, revision that must run before a late load; None where not declared
     "offset",        # int, where in its stream the update begins
-    "matching",      # AMD: "table", "patch_id" or "both", how this signature was found; None for Intel
+    "matching",      # AMD: "table", "patch_id" or "both", how this signature was found; else None
     "problems",      # tuple of str, what is wrong with it; empty: nothing was found wrong
 ))
 

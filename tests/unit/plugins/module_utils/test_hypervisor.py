@@ -54,6 +54,16 @@ def test_the_role(machine, files, flags, firmware, expected):
     assert role(machine(files), flags, firmware) == expected
 
 
+def test_a_machine_started_from_a_containers_image_is_no_container(machine, tmp_path):
+    host = machine({"/.dockerenv": "", "/proc/self/ns": None})
+    for name, number in hypervisor.INITIAL.items():
+        (tmp_path / "proc/self/ns" / name).symlink_to("%s:[%d]" % (name, number))
+    assert role(host) == ("none", None)
+    (tmp_path / "proc/self/ns/pid").unlink()
+    (tmp_path / "proc/self/ns/pid").symlink_to("pid:[4026532201]")
+    assert role(host) == ("guest", "docker")
+
+
 def test_a_role_that_cannot_be_told_is_explained(machine):
     host = machine({})
     role(host, set())

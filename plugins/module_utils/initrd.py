@@ -1,0 +1,126 @@
+# Copyright: the fleet.microcode authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What early loading would do: the tool that builds initrds, and the revision that each kernel's initrd carries for this processor."""
+import re
+
+from . import boot, container
+from .update import FormatError, hex8
+
+TOOLS = ("dracut", "mkinitcpio", "mkinitfs", "genkernel", "booster")
+NAMES = ("initrd.img-%s", "initramfs-%s.img", "initramfs-%s", "initrd-%s", "initrd-%s.img")  # Debian; Fedora, Arch; Alpine, Gentoo; SUSE
+OFF = r"(^|\s)(dis_ucode_ldr|microcode=(\S*,)?dis_ucode_ldr)(?![^\s,=])"  # LNX-core
+MOST = 32  # kernels looked at
+
+
+def facts(host, processor, entry, xen, release, command_line):
+    """(section early, pending): pending is the revision that the next boot would load, where it is newer than what runs.
+
+    entry: from boot.default_entry(); xen: whether this is dom0. kernels: version, initrd, revision, carries, running, default; newest
+    first. carries: "update", "none" (nothing for this processor in what is read first), or None where that is not known.
+    """
+    xen = bool(entry["xen"]) if entry else xen
+    reader = _Reader(host, processor, xen)
+    lines = [command_line, entry["args"] if entry else None]
+    off = [re.search(OFF, line or "") is not None for line in lines]
+    early = {"tool": _tool(host), "xen_ucode": None, "disabled": True in off or (None if None in lines else False), "kernels": _kernels(host, entry, release, reader)}
+    update = None
+    if entry and xen:
+        option = early["xen_ucode"] = entry["ucode"] or boot.xen_ucode(entry["xen_args"])
+        update = _xen(host, entry, option, reader)
+    elif entry and lines[1] is not None and not off[1]:
+        update = reader.first(entry["initrds"])[1]
+    if update and processor.revision is None:
+        host.warn("the next boot has revision %s to load; which one runs is not known, and so not whether that is newer" % hex8(update.revision))
+    return early, hex8(update.revision) if update and processor.revision is not None and update.revision > processor.revision else None
+
+
+def _tool(host):
+    """The tool that builds initrds here, or None."""
+    script = host.text("/usr/sbin/update-initramfs")
+    if script is not None:  # dracut has one of its own from Debian's 110 on
+        return "dracut" if "dracut" in script else "initramfs-tools"
+    found = [name for name in TOOLS if host.which(name)]
+    if len(found) > 1:
+        host.warn("%s are installed: which one builds the initrds is not known" % " and ".join(found))
+    return found[0] if len(found) == 1 else None
+
+
+def _kernels(host, entry, running, reader):
+    """The installed kernels, each with its own initrd."""
+    releases = sorted(set(host.names("/lib/modules") + host.names("/usr/lib/modules")))
+    images = ["/boot/" + name for name in host.names("/boot") if re.match(r"(vmlinuz|kernel)-(?!0-rescue)(?!.*\.(old|bak)$)", name)]
+    mine = entry and next((image for image in images if host.stat(image) == host.stat(entry["kernel"])), entry["kernel"])
+    images = sorted(set(images + [mine]) - {None}, key=lambda path: boot.version_key(path.split("-", 1)[-1]), reverse=True)
+    if len(images) > MOST:
+        host.warn("%d kernels are installed; only the %d newest were looked at" % (len(images), MOST))
+    found = []
+    for image in images[:MOST]:
+        name = image.split("-", 1)[-1]
+        fits = ([each for each in releases if each == name or "/%s/" % each in image]
+                or [each for each in releases if each.endswith("-" + name) or host.text("/lib/modules/%s/pkgbase" % each, 256) == name])
+        own = next((path for path in ("/boot/" + form % name for form in NAMES) if host.exists(path)), None)
+        if image == mine:
+            chain = entry["initrds"]
+            own = own if own in chain else chain[-1] if chain else None
+        else:  # generated menus name images of nothing but microcode first in every entry
+            chain = [each for each in (entry["initrds"] if entry else ()) if re.search(r"ucode|-uc\.img$", each)] + [own]
+        carries, update = reader.first(chain) if own or image == mine else (None, None)
+        version = fits[0] if len(fits) == 1 else name
+        found.append({"version": version, "initrd": own, "revision": hex8(update.revision) if update else None, "carries": carries,
+                      "running": version == running, "default": image == mine})
+    return found
+
+
+class _Reader(object):
+    """Reads what initrds carry for one processor, each file once."""
+
+    def __init__(self, host, processor, xen):
+        self.host, self.processor, self.xen, self.seen = host, processor, xen, {}
+
+    def first(self, paths):
+        """(carries, Update or None) of initrds as they are loaded: the first one with a microcode file counts (LNX-core, XEN)."""
+        for path in paths:
+            if path not in self.seen:
+                self.seen[path] = self.read(path)
+            carries, update, further = self.seen[path]
+            if not further:
+                return carries, update
+        return "none", None
+
+    def read(self, path, packed=True):
+        """(carries, Update or None, whether the next initrd is looked into) of an initrd, or of microcode that is not packed in one."""
+        stream = self.host.open(path)
+        if stream is None:
+            self.host.warn("%s could not be opened, so what it carries is not known (root may read it: become)" % path)
+            return None, None, False
+        with stream:
+            try:
+                for found in container.read(stream):
+                    if found.vendor is None:
+                        raise FormatError(found.problem)
+                    if found.vendor == self.processor.vendor and bool(found.member) == packed:
+                        update, why = container.pick(found.vendor, found.updates, self.processor, self.xen, found.problem)
+                        if update:
+                            why = "; ".join(container.verify(found.vendor, stream, [update])[0].problems)
+                        if why:
+                            raise FormatError(why)
+                        return "update" if update else "none", update, False
+                stream.seek(max(0, stream.seek(0, 2) - 4096))  # Linux goes on only behind an archive that ends with its file
+                return "none", None, self.xen or stream.read().rstrip(b"\0").endswith(b"TRAILER!!!")
+            except (FormatError, OSError) as exc:
+                self.host.warn("%s: what it carries for this processor is not known: %s" % (path, exc))
+        return None, None, False
+
+
+def _xen(host, entry, option, reader):
+    """The Update that Xen would load at the next boot, or None."""
+    modules = [entry["kernel"]] + entry["initrds"]
+    version = [int(part) for part in re.findall(r"xen-(\d+)\.(\d+)", host.link(entry["xen"]) or entry["xen"])[:1] for part in part]
+    if option == "scan":
+        return reader.first(entry["initrds"])[1]
+    if option == "none" and not [0] < version < [4, 21]:
+        host.warn("%s has no ucode= and may have been built to scan for microcode: what it loads is not known" % entry["xen"])
+    if option and option[0] in "-/0123456789":
+        path = option if option[0] == "/" else dict(zip(range(len(modules)), modules), **{}).get(int(option, 0) % len(modules))
+        return reader.read(path, False)[1] if path != modules[0] else None
+    return None
