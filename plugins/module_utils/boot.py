@@ -11,8 +11,8 @@ EFIVARS, INTERFACE = "/sys/firmware/efi/efivars/", "-4a67b082-0a4c-41cf-b6c7-440
 BASES = ("", "/boot", "/boot/efi", "/efi")  # where file systems that a loader reads are mounted
 LIMIT = 256 << 10  # bytes of a configuration; generated ones have some 10,000
 UNKNOWN = "\0"  # in a variable of GRUB's: what only GRUB can know
-TOKEN = re.compile(r"""\#[^\n]*|[;\n]|(?:'[^']*'?|"[^"\\]*(?:\\.[^"\\]*)*"?|\\.?|[^\s;'"\\]+)+""", re.S)
-PIECE = re.compile(r"""'([^']*)'?|"([^"\\]*(?:\\.[^"\\]*)*)"?|\\(.?)|\$\{?(\w+|\?)\}?""", re.S)
+TOKEN = re.compile(r"""\#[^\n]*|[;\n]|(?:'[^']*'?|"[^"\\]*(?:\\.[^"\\]*){0,99}"?|\\.?|[^\s;'"\\]+){1,99}""", re.S)  # bounds keep memory small
+PIECE = re.compile(r"""'([^']*)'?|"([^"\\]*(?:\\.[^"\\]*){0,99})"?|\\(.?)|\$\{?(\w+|\?)\}?""", re.S)
 ELSEWHERE = {"network": "booted over the network: the boot server decides",
              "proxmox-boot-tool": "proxmox-boot-tool keeps loader and kernels on EFI system partitions that are not mounted"}
 
@@ -157,7 +157,9 @@ def _one_time(host, environment, folder, text):
     if "next_entry" not in text:
         return False, folder + "/grub.cfg does not look at next_entry; one written by grub-mkconfig does"
     if environment is None:
-        return False, "%s is not there, not readable or no environment block of 1024 bytes; root can make one: grub-editenv %s create" % (path, path)
+        known = not host.exists(path) or host.read(path, LIMIT) is not None
+        return (False if known else None), "%s %s; root can make one: grub-editenv %s create" % (
+            path, "is not there or no environment block of 1024 bytes" if known else "cannot be read", path)
     mount = _mount(host, os.path.realpath(host.locate(path))[len(host.root.rstrip("/")):])
     if not mount:
         return None, "neither the kernel's mounts nor fstab tell on what %s lies" % path
@@ -238,7 +240,7 @@ class _Grub(object):
     """Follows a GRUB script as far as the choice of an entry needs; env holds its variables and, behind a blank, what was loaded."""
 
     def __init__(self, host, folder):
-        self.host, self.folder, self.menu, self.left = host, folder, [], 1 << 17
+        self.host, self.folder, self.menu, self.files = host, folder, [], 0
         efi = host.exists("/sys/firmware/efi") or not host.is_dir("/sys/firmware") and host.is_dir("/boot/efi/EFI")
         self.env = {"prefix": folder, "config_directory": folder, "grub_platform": "efi" if efi else "pc", "?": UNKNOWN}
 
@@ -277,9 +279,6 @@ class _Grub(object):
         """Run a script, a text or the tokens of a block. What hangs on a condition that only GRUB can judge is UNKNOWN from then on."""
         words, frames, live, block, depth = [], [], True, [], 0
         for token in (TOKEN.findall(script) if isinstance(script, str) else script) + ["\n"]:
-            self.left -= 1
-            if self.left < 0:
-                raise FormatError("grub.cfg is far longer than any generated one")
             if depth:
                 depth += {"{": 1, "}": -1}.get(token, 0)
                 block.append(token)
@@ -316,7 +315,7 @@ class _Grub(object):
             self.env[setting.group(1)] = setting.group(2) if live else UNKNOWN
         elif loading:
             words, key = tuple(words[words[:1] == ["--nounzip"]:]), " " + loading.group(1)
-            self.env[key] = UNKNOWN if not live else self.env.get(key, ()) + (words,) if key == " module" else words
+            self.env[key] = UNKNOWN if not live else self.env.get(key, ()) + (words,) * bool(words) if key == " module" else words
         elif name in ("menuentry", "submenu"):
             self.menu.append((block, words[0], words[words.index("--id") + 1] if "--id" in words[:-1] else words[0]) if words and live else None)
         elif name == "blscfg":
@@ -328,6 +327,9 @@ class _Grub(object):
                 values = dict(re.findall(r"^(\w+)=(.*)", shown.out, re.M)) if shown and not shown.rc else None
             self.env.update(dict.fromkeys(("next_entry", "saved_entry"), UNKNOWN) if values is None else values)
         elif name in ("source", "configfile", "."):
+            self.files += 1
+            if self.files > 9:
+                raise FormatError("GRUB's menu includes more files than any generated one")
             text = self.host.text(words[0], LIMIT) if live and words and words[0].startswith(self.folder) else None
             self.menu += [None] * (text is None)
             self.run(text or "")

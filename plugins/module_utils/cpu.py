@@ -61,12 +61,12 @@ def agreed(values):
 
 
 def read(host):
-    """(facts of section cpu, Processor, flags of CPU 0 as a set). What cannot be told is None, and a warning says why."""
+    """(facts of section cpu, Processor, flags of CPU 0 as a set or None). What cannot be told is None, and a warning says why."""
     cpus = blocks(host.text("/proc/cpuinfo", CPUINFO_LIMIT))
     first = cpus[0] if cpus else {}
     vendor = agreed(fields.get("vendor_id") for fields in cpus)
     facts = dict.fromkeys(("vendor", "name", "family", "model", "stepping", "signature", "signatures", "pf_mask", "online", "present", "offline", "smt",
-                           "revision", "revisions", "revision_source", "unread", "tsx", "llc_per_core"))
+                           "revision", "revisions", "revision_source", "boot_revision", "unread", "tsx", "llc_per_core"))
     facts.update(vendor=vendor, name=re.sub(r"\s+", " ", first.get("model name", "")) or None)
     online = cpu_list(host.text(CPU + "online")) or [int(fields["processor"]) for fields in cpus] or None
     present = cpu_list(host.text(CPU + "present")) or None
@@ -77,7 +77,7 @@ def read(host):
     if not cpus or vendor not in VENDORS:
         host.warn("/proc/cpuinfo: %s; Intel and AMD processors take microcode from the operating system, nothing is known of others"
                   % ("vendor is %s" % vendor if vendor else "names no processor of one x86 vendor"))
-        return facts, Processor(vendor, None, None, None), set()
+        return facts, Processor(vendor or ("other" if cpus else None), None, None, None), None
     triples = [tuple(number(fields.get(key), 10) for key in ("cpu family", "model", "stepping")) for fields in cpus]
     signatures = sorted(set(signature(*triple) for triple in triples if None not in triple))
     one = agreed(triples)

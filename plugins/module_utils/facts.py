@@ -42,7 +42,7 @@ def gather(host, wanted=("all",)):
         # only options that bear on microcode: a command line may hold secrets
         "command_line": None if command_line is None else re.findall(r"(?:^|\s)(dis_ucode_ldr|(?:microcode[.=]|nosmt|mitigations=|tsx=)\S*)", command_line),
         "distro": section("distro", distro.facts, host),
-        "early": None, "boot": None, "late": None, "files": None, "firmware": None, "vulnerabilities": None, "pending": None,
+        "kernel_config": None, "early": None, "boot": None, "late": None, "files": None, "firmware": None, "vulnerabilities": None, "pending": None, "applicable": None,
     }
     dmi = dict((name, host.text("/sys/class/dmi/id/" + name, 4096) or None) for name in ("sys_vendor", "product_name", "bios_version", "bios_date"))
     facts["cpu"], processor, flags = section("cpu", cpu.read, host) or (None, None, None)
@@ -51,7 +51,10 @@ def gather(host, wanted=("all",)):
         machine = " ".join(dmi[name] or "" for name in ("sys_vendor", "product_name"))
         below = section("hypervisor", hypervisor.facts, host, flags, machine, "guests" in chosen)
     facts["hypervisor"] = below
-    facts["applicable"] = None if not below or not below["role"] else below["role"] != "guest" and processor.vendor in cpu.VENDORS
+    if below and (below["role"] == "guest" or processor.vendor not in (None,) + cpu.VENDORS):
+        facts["applicable"] = False
+    elif below and below["role"] and processor.vendor:
+        facts["applicable"] = True
     if "firmware" in chosen and any(dmi.values()):
         date = re.match(r"(\d\d)/(\d\d)/(\d{4})$", dmi["bios_date"] or "")
         facts["firmware"] = {"vendor": dmi["sys_vendor"], "product": dmi["product_name"], "bios_version": dmi["bios_version"],
@@ -80,8 +83,7 @@ def _loading(host, facts, processor, chosen, command_line, section):
         early = section("early", initrd.facts, host, processor, entry, bool(xen), facts["kernel"], command_line)
         facts["early"], facts["pending"] = early if early else (None, None)
     if "late" in chosen:
-        config = section("late", late.kernel_config, host, facts["kernel"])
-        facts["kernel_config"] = config
+        config = facts["kernel_config"] = section("late", late.kernel_config, host, facts["kernel"])
         facts["late"] = section("late", late.facts, host, facts["hypervisor"], config, command_line)
     if "files" in chosen:
         facts["files"] = section("files", files.facts, host, processor, facts["kernel"], bool(xen))

@@ -6,6 +6,7 @@ import hashlib
 from . import container, distro
 from .update import FormatError, hex8
 
+IMAGES = {"GenuineIntel": ("intel-ucode.img", "intel-uc.img"), "AuthenticAMD": ("amd-ucode.img", "amd-uc.img")}  # ready early cpio: Arch, Alpine; Gentoo
 CAVEATS = "/usr/share/microcode_ctl/ucode_with_caveats/"
 LIMIT = 64 << 20  # bytes of a file whose digest is taken; all of a vendor's microcode together has a third of it
 
@@ -34,15 +35,12 @@ def folders(host, release):
 def facts(host, processor, release, xen):
     """Section files: one dict for each file that holds, or by its name should hold, an update for this processor."""
     found, seen = [], set()
-    for base in folders(host, release):
-        if not host.is_dir(base):
-            continue
-        for name in names(processor):
-            for path in (base + "/" + name + suffix for suffix in ("", ".xz", ".zst")):
-                info = host.stat(path)
-                if info and (info.st_dev, info.st_ino) not in seen:  # a merged /usr and links show one file twice
-                    seen.add((info.st_dev, info.st_ino))
-                    found.append(_file(host, path, processor, xen))
+    paths = [base + "/" + name + suffix for base in folders(host, release) if host.is_dir(base) for name in names(processor) for suffix in ("", ".xz", ".zst")]
+    for path in paths + ["/boot/" + name for name in IMAGES.get(processor.vendor, ())]:
+        info = host.stat(path)
+        if info and (info.st_dev, info.st_ino) not in seen:  # a merged /usr and links show one file twice
+            seen.add((info.st_dev, info.st_ino))
+            found.append(_file(host, path, processor, xen))
     owners = distro.packages(host, [each["path"] for each in found])
     for each in found:
         each["package"] = owners.get(each["path"])
@@ -52,7 +50,7 @@ def facts(host, processor, release, xen):
 def _file(host, path, processor, xen):
     caveat = path[len(CAVEATS):].split("/")[0] if path.startswith(CAVEATS) else None
     entry = {"path": path, "revision": None, "date": None, "min_revision": None, "sha256": _sha256(host, path), "package": None,
-             "early_only": ".initramfs" in path, "caveat": caveat}
+             "early_only": ".initramfs" in path or path.startswith("/boot/"), "caveat": caveat}
     stream = container.open_file(host, path) if entry["sha256"] else None
     if stream is None:
         return entry

@@ -12,13 +12,13 @@ MACHINES = (
     (r"Parallels", "parallels"), (r"BHYVE", "bhyve"),
 )
 INITIAL = {"ipc": 0xefffffff, "uts": 0xeffffffe, "pid": 0xeffffffc}  # the first namespaces' numbers (Linux include/linux/proc_ns.h)
-LOG_FILE = "/var/log/xen/console/hypervisor.log"  # kept by xenconsoled where it was asked to log the hypervisor
+LOG_FILES = ("/var/log/xen/console/hypervisor.log", "/var/log/xen/hypervisor.log")  # kept by xenconsoled where asked to; XenServer's the second
 
 
 def facts(host, flags, machine, guests=True):
     """Section hypervisor: {"role", "type", "version", "xen", "guests"}; role is none, host, guest, or null where it cannot be told.
 
-    flags: set of CPU 0's flags; machine: "sys_vendor product_name" of the firmware, or None.
+    flags: set of CPU 0's flags, None without an x86 processor; machine: "sys_vendor product_name" of the firmware, or None.
     """
     found = {"role": None, "type": None, "version": None, "xen": None, "guests": None}
     container = _container(host)
@@ -26,12 +26,12 @@ def facts(host, flags, machine, guests=True):
         found.update(role="guest", type=container)
     elif host.text("/sys/hypervisor/type") == "xen" or host.exists("/proc/xen/capabilities"):
         _xen(host, found, guests)
-    elif "hypervisor" in flags or _machine(machine):
+    elif "hypervisor" in (flags or ()) or _machine(machine):
         found.update(role="guest", type=_machine(machine))
     elif flags:
         kvm = next((module for module in ("kvm_intel", "kvm_amd") if host.exists("/sys/module/" + module)), None)
         _kvm_host(host, found, kvm, guests) if kvm else found.update(role="none")
-    else:
+    elif flags is not None:
         host.warn("neither Xen nor the processor's flags can be read: whether this is a guest is not known")
     return found
 
@@ -101,7 +101,8 @@ def _xen(host, found, guests):
     found["version"] = said.get("xen_version", "").strip() or found["version"]
     command_line = said.get("xen_commandline")
     patches = host.run(["xen-livepatch", "list"])
-    found["xen"] = {"dom0": kind, "physical_cpus": number(said.get("nr_cpus"), 10), "command_line": command_line and command_line.strip(),
+    listed = [name for name in host.names("/sys/devices/system/xen_cpu") if re.match(r"xen_cpu\d+$", name)]  # dom0's kernel lists the machine's
+    found["xen"] = {"dom0": kind, "physical_cpus": number(said.get("nr_cpus"), 10) or len(listed) or None, "command_line": command_line and command_line.strip(),
                     "ucode": None, "tool": None, "tool_features": None,
                     "livepatches": re.findall(r"^\s*(\S+)\s*\|\s*APPLIED", patches.out, re.M) if patches and patches.rc == 0 else None}
     listing = host.run(["xl", "list"]) if guests else None
@@ -120,7 +121,7 @@ def xen_revisions(host, cpu_facts, xen):
     booted = cpu_facts["revision"]
     known, source, pf_mask = {}, None, None
     result = host.run(["xl", "dmesg"])
-    log = result.out if result and result.rc == 0 else "\n".join(host.lines(LOG_FILE)) if host.exists(LOG_FILE) else ""
+    log = result.out if result and result.rc == 0 else "\n".join(line for path in LOG_FILES if host.exists(path) for line in host.lines(path))
     whole, log = _since_boot(log)
     bsp = re.search(r"BSP microcode revision: (0x[0-9a-f]+)", log)
     if bsp:
@@ -151,7 +152,7 @@ def xen_revisions(host, cpu_facts, xen):
                   + "; xen-ucode of Xen 4.18 and newer would tell")
     elif unread:
         host.warn("%d of the machine's %d CPUs: the hypervisor does not show their revision" % (unread, physical))
-    cpu_facts["boot_revision"] = booted
+    cpu_facts.update(boot_revision=booted, smt=None, llc_per_core=None)  # dom0's CPUs are virtual: what it sees of cores and caches is not the machine's
     running = settle(host, cpu_facts, known, source, unread)
     return running if known else None, pf_mask
 

@@ -114,13 +114,14 @@ class _Reader(object):
 
 def _xen(host, entry, option, reader):
     """The Update that Xen would load at the next boot, or None."""
-    modules = [entry["kernel"]] + entry["initrds"]
-    version = [int(part) for part in re.findall(r"xen-(\d+)\.(\d+)", host.link(entry["xen"]) or entry["xen"])[:1] for part in part]
     if option == "scan":
         return reader.first(entry["initrds"])[1]
-    if option == "none" and not [0] < version < [4, 21]:
-        host.warn("%s has no ucode= and may have been built to scan for microcode: what it loads is not known" % entry["xen"])
-    if option and option[0] in "-/0123456789":
-        path = option if option[0] == "/" else dict(zip(range(len(modules)), modules), **{}).get(int(option, 0) % len(modules))
-        return reader.read(path, False)[1] if path != modules[0] else None
+    version = re.findall(r"xen-(\d+)\.(\d+)", host.link(entry["xen"]) or entry["xen"])
+    if option == "none" and (not version or tuple(map(int, version[0])) > (4, 20)):
+        host.warn("%s may have been built to scan for microcode without ucode=scan: what it loads is not known" % entry["xen"])
+    if option and re.match(r"[-/\d]", option):
+        modules = [entry["kernel"]] + entry["initrds"]
+        number = int(option, 16 if "x" in option else 10) if option[0] != "/" else 0
+        path = option if option[0] == "/" else (modules + [None] * number)[number] if number and -number < len(modules) else None
+        return reader.read(path, False)[1] if path else None
     return None

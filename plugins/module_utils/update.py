@@ -16,7 +16,7 @@ Update = namedtuple("Update", (
 ))
 
 Processor = namedtuple("Processor", (
-    "vendor",     # "GenuineIntel" or "AuthenticAMD" (Hygon takes none)
+    "vendor",     # "GenuineIntel", "AuthenticAMD", or another, which takes no microcode; None: not known
     "signature",  # int
     "pf_mask",    # int with one bit set; None where it could not be read, and for AMD
     "revision",   # int that runs now; None where unknown or where CPUs differ

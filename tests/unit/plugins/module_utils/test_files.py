@@ -8,7 +8,7 @@ import pytest
 
 from ansible_collections.fleet.microcode.plugins.module_utils import files
 from ansible_collections.fleet.microcode.plugins.module_utils.update import Processor
-from ansible_collections.fleet.microcode.tests.fleet import made_amd, made_intel
+from ansible_collections.fleet.microcode.tests.fleet import made_amd, made_cpio, made_intel
 
 XEON = Processor("GenuineIntel", 0x50654, 0x80, 0x2000050)
 MILAN = Processor("AuthenticAMD", 0xa00f11, None, 0xa0011d5)
@@ -48,6 +48,13 @@ def test_rhels_caveats_are_named(machine):
     folder = files.CAVEATS + "intel-06-55-04/"
     entry = found(machine({folder + "intel-ucode/06-55-04": made_intel.update(), folder + "readme": "text"}))[folder + "intel-ucode/06-55-04"]
     assert entry["caveat"] == "intel-06-55-04"
+
+
+def test_a_ready_image_is_a_candidate_for_early_loading_only(machine):
+    image = made_cpio.early({made_cpio.INTEL: made_intel.update() + made_intel.update(signature=0x50657)})
+    entry = found(machine({"/boot/intel-ucode.img": image, "/boot/amd-ucode.img": b"x"}))
+    assert list(entry) == ["/boot/intel-ucode.img"]
+    assert (entry["/boot/intel-ucode.img"]["revision"], entry["/boot/intel-ucode.img"]["early_only"]) == ("0x02007006", True)
 
 
 def test_only_files_that_can_concern_this_processor_are_opened(machine, monkeypatch):

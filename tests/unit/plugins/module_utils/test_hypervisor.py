@@ -104,6 +104,11 @@ def test_dom0_whose_xl_does_not_answer_says_so(machine):
     assert "xl info: no answer" in host.warnings[0]
 
 
+def test_without_xl_dom0s_kernel_counts_the_machines_cpus(machine):
+    files = dict(DOM0, **{"/sys/devices/system/xen_cpu/xen_cpu%d/online" % index: "1\n" for index in range(4)})
+    assert hypervisor.facts(machine(files), GUEST, None)["xen"]["physical_cpus"] == 4
+
+
 def ask(machine, commands, files=None, physical=2):
     """(facts of section cpu, section xen, (revision, pf_mask), warnings) of a dom0 that saw 0x2000050 when it booted."""
     host = machine(dict(DOM0, **dict({"/proc/cpuinfo": cpuinfo(2)}, **(files or {}))), commands)
@@ -126,8 +131,9 @@ def test_two_loads_leave_the_last_one(machine):
     assert ask(machine, {"xl dmesg": BANNER + BSP + LATE + again})[0]["revision"] == "0x02007008"
 
 
-def test_only_the_log_since_the_last_boot_counts(machine):
-    facts = ask(machine, {}, {hypervisor.LOG_FILE: BANNER + BSP + LATE + BANNER + BSP})[0]
+@pytest.mark.parametrize("path", hypervisor.LOG_FILES)
+def test_only_the_log_since_the_last_boot_counts(machine, path):
+    facts = ask(machine, {}, {path: BANNER + BSP + LATE + BANNER + BSP})[0]
     assert (facts["revision"], facts["revisions"], facts["unread"]) == ("0x02000050", {"0x02000050": [0]}, 1)
 
 

@@ -1,0 +1,422 @@
+# Copyright: the fleet.microcode authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What a fleet's microcode facts come to: one state for each host, the posture of all of them, the table, and the JSON file.
+
+Facts come from hosts and are not trusted: any key may be missing, null or of another type, and texts may hold control characters.
+"""
+import contextlib
+import json
+import os
+import re
+import secrets
+import stat
+import textwrap
+from collections import Counter
+
+SCHEMA = 1
+STATES = {  # what to act on comes first; the table follows this order
+    "cpus_differ": "CPUs differ",
+    "not_loaded": "newer on disk, next boot will not load it",
+    "no_file": "no microcode file for this CPU on the host",
+    "not_reached": "not reached",
+    "unknown": "unknown",
+    "pending_reboot": "update pending reboot",
+    "nothing_newer": "nothing newer at hand",
+    "not_applicable": "not applicable",
+}
+ROWS = 15  # rows of one state in the table; more are counted, and stand in the JSON
+REBUILD = {"initramfs-tools": "; update-initramfs -u rebuilds it", "dracut": "; dracut -f rebuilds it", "mkinitcpio": "; mkinitcpio -P rebuilds it"}
+HEADS = ("HOST", "CPU", "SIGNATURE", "RUNS", "AT HAND", "NEXT BOOT")
+
+
+class ReportError(Exception):
+    """The JSON file cannot be written; the text says why and what would change that."""
+
+
+# --- reading what hosts say ---
+
+def part(value, *keys):
+    """value[key][key]…, or None where something on the way is no dict or lacks the key."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def items(value):
+    """A list's items; none where it is no list."""
+    return value if isinstance(value, (list, tuple)) else ()
+
+
+def clean(value, limit=300):
+    """One line of printable text: no control characters, nothing that reorders what follows; None where it is no text or empty."""
+    if not isinstance(value, str):
+        return None
+    text = "".join(char if char.isprintable() else " " if char.isspace() else "?" for char in value[:limit * 4])
+    text = " ".join(text.split())
+    return (text if len(text) <= limit else text[:limit - 3] + "...") or None
+
+
+def plain(value, depth=12):
+    """A copy in JSON's own types; what is none of them, or nested deeper, is null."""
+    if isinstance(value, dict):
+        return {str(key): plain(each, depth - 1) for key, each in value.items()} if depth else None
+    if isinstance(value, (list, tuple)):
+        return [plain(each, depth - 1) for each in value] if depth else None
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, float) and value - value != 0:  # NaN and infinity
+        return None
+    return value if value is None or isinstance(value, (bool, int, float)) else None
+
+
+def number(value, signed=False):
+    """int of a revision or signature such as "0x0000002b"; signed where its 32 bits are Intel's revision; None where it is none."""
+    if not isinstance(value, str) or not re.fullmatch(r"0x[0-9a-fA-F]{1,8}", value):
+        return None
+    found = int(value, 16)
+    return found - (1 << 32) if signed and found >> 31 else found
+
+
+def hex8(value):
+    """0x-prefixed hex in 8 digits; None stays None."""
+    return None if value is None else "0x%08x" % (value & 0xffffffff)
+
+
+def spans(cpus):
+    """"0-39, 80" of a list of CPU numbers."""
+    found = []
+    for cpu in sorted({cpu for cpu in items(cpus) if isinstance(cpu, int)}):
+        if found and cpu == found[-1][1] + 1:
+            found[-1][1] = cpu
+        else:
+            found.append([cpu, cpu])
+    return ", ".join("%d" % first if first == last else "%d-%d" % (first, last) for first, last in found)
+
+
+def short_name(cpu):
+    """"Xeon Gold 6148" of "Intel(R) Xeon(R) Gold 6148 CPU @ 2.40GHz"; family-model-stepping where there is no name; else None."""
+    name = clean(part(cpu, "name"), 100)
+    if name:
+        name = re.sub(r"\((?:R|TM)\)|@.*|\b(?:with|w/) .*|\b\d+(?:th|st|nd|rd) Gen\b", " ", name, flags=re.I)
+        name = re.sub(r"\b(?:Intel|AMD|Genuine|Authentic|CPU|Processor|\S+-Core)\b", " ", name, flags=re.I)
+        name = " ".join(name.split())
+    triple = [part(cpu, key) for key in ("family", "model", "stepping")]
+    if not name and all(isinstance(each, int) for each in triple):
+        name = "%02x-%02x-%02x" % tuple(triple)
+    return name or None
+
+
+# --- one host ---
+
+class View:
+    """What one host's results say, read once; each attribute is None where that is not known.
+
+    tries: what the host's attempts at microcode_facts were registered as, in their order, as far as they are defined.
+    """
+
+    def __init__(self, tries):
+        tries = [each for each in tries if isinstance(each, dict)]
+        last = tries[-1] if tries else None
+        facts = part(last, "ansible_facts", "microcode")
+        self.failure = _failure(last)
+        self.facts = facts if isinstance(facts, dict) else None
+        self.warnings = [text for text in map(clean, items(part(facts, "warnings"))) if text]
+        self.vendor = part(facts, "cpu", "vendor")
+        self.signature = number(part(facts, "cpu", "signature"))
+        self.running = self.revision(part(facts, "cpu", "revision"))
+        cpus = part(facts, "cpu", "revisions")
+        cpus = {self.revision(key): spans(value) for key, value in cpus.items()} if isinstance(cpus, dict) else {}
+        self.cpus = sorted((key, value) for key, value in cpus.items() if key is not None)
+        self.role = part(facts, "hypervisor", "role")
+        self.pending = self.revision(part(facts, "pending"))
+        files = part(facts, "files")
+        self.files = [each for each in files if isinstance(each, dict)] if isinstance(files, list) else None
+        self.newest = max(((self.revision(part(each, "revision")), each) for each in self.files or () if self.revision(part(each, "revision")) is not None),
+                          key=lambda item: item[0], default=(None, None))
+        self.at_hand = self.newest[0]
+        # a file whose revision is not known may hold a newer one, unless its reader says that it holds none for this processor
+        self.doubtful = [path for path in (clean(part(each, "path")) or "?" for each in self.files or () if self.revision(part(each, "revision")) is None)
+                         if "%s: holds nothing for this processor" % path not in self.warnings]
+        self.initrd, self.no_newer, self.obstacle = None, False, None
+        self._boot(part(facts, "early"))
+        self.notes = []
+        if len(tries) > 1 and not self.failure:
+            self.notes.append("read without root, which some facts need; becoming root failed: %s" % _failure(tries[0]))
+        unread = part(facts, "cpu", "unread")
+        if isinstance(unread, int) and unread > 0:
+            self.notes.append("%d CPUs could not be read" % unread)
+
+    def revision(self, value):
+        """int of a revision, signed for Intel, so that a pre-production one is older than any other."""
+        return number(value, self.vendor == "GenuineIntel")
+
+    def _boot(self, early):
+        """no_newer: whether it is known that the next boot loads nothing newer; obstacle: why it does not load what is at hand."""
+        default = next((each for each in items(part(early, "kernels")) if part(each, "default") is True), None)
+        if default is None or self.running is None:
+            return
+        self.initrd = clean(part(default, "initrd"), 100)
+        carries, revision = part(default, "carries"), self.revision(part(default, "revision"))
+        option = lack = None
+        if part(self.facts, "hypervisor", "type") == "xen":
+            said = part(early, "xen_ucode")
+            if said not in ("scan", "none", "off"):  # it names a file or a module, or is not known
+                return
+            if said != "scan" and not any("built to scan" in text for text in self.warnings):
+                option = "Xen is started without ucode=scan, so that it takes none from the initrd"
+        elif part(early, "disabled") is True and carries == "update":
+            option = "the kernel's loader is switched off (dis_ucode_ldr)"
+        if carries == "none":
+            lack = "%s carries none for this CPU" % self.initrd if self.initrd else "the default boot entry loads no initrd"
+        elif carries == "update" and revision is not None and revision < (self.at_hand or revision):
+            lack = "%s carries %s" % (self.initrd, hex8(revision))
+        if lack:
+            caveat = clean(part(self.newest[1], "caveat"), 60)
+            lack += "; microcode_ctl may hold the newer one back (caveat %s)" % caveat if caveat else REBUILD.get(part(early, "tool"), "")
+        self.obstacle = "; ".join(filter(None, (option, lack))) or None
+        self.no_newer = self.pending is None and bool(option or carries == "none" or carries == "update" and revision is not None and revision <= self.running)
+
+    def said(self, about=None):
+        """What the host's warnings give as the reason; where some begin with about, those."""
+        warnings = [text for text in self.warnings if about and text.startswith(about)] or self.warnings
+        more = " (and %d more, see the JSON)" % (len(warnings) - 2) if len(warnings) > 2 else ""
+        return "; ".join(warnings[:2]) + more if warnings else "the facts do not say why"
+
+
+def _failure(result):
+    """Why a host has no facts, or None where it has."""
+    if result is None:
+        return "no facts were read from it: it dropped out of the play before, or its turn comes with a later batch (serial)"
+    if part(result, "skipped"):
+        return "the task that reads the facts was skipped"
+    if not part(result, "unreachable") and not part(result, "failed"):
+        return None
+    said = [clean(part(result, key) if key == "msg" else (clean(part(result, key), 10000) or "")[-200:]) for key in ("msg", "module_stderr")]
+    text = ": ".join(each for each in said if each)
+    return re.sub(r"^(Task failed: )+", "", text) or "the task failed without a message"
+
+
+# Each rule returns the reason for its state ("": the table's columns say it all), or None where it does not apply.
+
+def _not_reached(view):
+    return view.failure
+
+
+def _no_facts(view):
+    if view.facts is None:
+        return "the result holds no microcode facts"
+    if view.facts.get("schema") != SCHEMA:
+        return "facts of schema %s, this report knows %d: use one version of the collection everywhere" % (
+            clean(str(plain(view.facts.get("schema"))), 20), SCHEMA)
+    return None
+
+
+def _not_applicable(view):
+    if view.role == "guest":
+        return "guest of %s: its host loads microcode, its own revision says nothing" % (
+            clean(part(view.facts, "hypervisor", "type"), 20) or "an unknown hypervisor")
+    if view.facts.get("applicable") is False:
+        return "vendor is %s: only Intel and AMD processors are known here" % (clean(view.vendor, 20) or "unknown")
+    return None
+
+
+def _role_unknown(view):
+    return None if view.role in ("none", "host") else "whether this is a guest is not known: " + view.said()
+
+
+def _cpus_differ(view):
+    return "; ".join("%s on CPUs %s" % (hex8(revision), cpus or "?") for revision, cpus in view.cpus) if len(view.cpus) > 1 else None
+
+
+def _cpu_unknown(view):
+    missing = [name for name, value in (("signature", view.signature), ("revision", view.running)) if value is None]
+    return "no %s is known: %s" % (" and no ".join(missing), view.said()) if missing else None
+
+
+def _not_loaded(view):
+    if view.at_hand is None or view.at_hand <= max(view.running, view.running if view.pending is None else view.pending):
+        return None
+    return view.obstacle  # None: whether the next boot loads it is not known
+
+
+def _pending_reboot(view):
+    return "" if view.pending is not None and view.pending > view.running else None
+
+
+def _files_unknown(view):
+    if view.files is None:
+        return "its microcode files were not read: " + view.said()
+    doubtful = [] if _newer(view) else view.doubtful
+    return "what a file holds is not known: " + view.said(doubtful[0]) if doubtful else None
+
+
+def _boot_unknown(view):
+    return "newer is on the disk, but what the next boot loads is not known: " + view.said(view.initrd) if _newer(view) else None
+
+
+def _no_file(view):
+    if view.at_hand is not None:
+        return None
+    if view.files:
+        return "%s holds none for it" % ", ".join(str(clean(part(each, "path"), 100)) for each in view.files[:2])
+    return "is the distribution's microcode package installed?"
+
+
+def _newer(view):
+    return view.at_hand is not None and view.at_hand > view.running
+
+
+RULES = (  # the order of precedence: the first rule that applies gives the state; a rule may rely on those above it
+    ("not_reached", _not_reached),
+    ("unknown", _no_facts),
+    ("not_applicable", _not_applicable),
+    ("unknown", _role_unknown),
+    ("cpus_differ", _cpus_differ),
+    ("unknown", _cpu_unknown),
+    ("not_loaded", _not_loaded),
+    ("pending_reboot", _pending_reboot),
+    ("unknown", _files_unknown),
+    ("unknown", _boot_unknown),
+    ("no_file", _no_file),
+    ("nothing_newer", lambda view: ""),
+)
+
+
+def assess(tries):
+    """What the JSON says of one host; tries as View takes them."""
+    view = View(tries)
+    state, because = next((state, because) for state, because in ((state, rule(view)) for state, rule in RULES) if because is not None)
+    numbers = (None, None, None) if state == "not_applicable" else (view.running, view.at_hand, view.pending)
+    return dict(zip(("running", "at_hand", "next_boot"), map(hex8, numbers)), state=state, because=clean(because, 500), notes=view.notes,
+                cpu=short_name(part(view.facts, "cpu")), signature=hex8(view.signature),
+                next_boot_known=view.pending is not None or view.no_newer, facts=plain(view.facts))
+
+
+# --- the fleet ---
+
+def posture(hosts):
+    """Counts over {name: what assess() returned}."""
+    missing, affected = Counter(), 0
+    for each in hosts.values():
+        named = part(each["facts"], "vulnerabilities") if part(each["facts"], "hypervisor", "role") in ("none", "host") else None
+        named = [clean(name, 60) or "?" for name, text in named.items() if _wants_microcode(name, text)] if isinstance(named, dict) else ()
+        missing.update(named)
+        affected += bool(named)
+    states = Counter(each["state"] for each in hosts.values())
+    return {"hosts": len(hosts), "states": {state: states[state] for state in STATES},
+            "vulnerable": {"hosts": affected, "names": dict(missing.most_common(50))},
+            "warnings": sum(1 for each in hosts.values() if items(part(each["facts"], "warnings")))}
+
+
+def _wants_microcode(name, text):
+    """Whether the kernel says that newer microcode would close this vulnerability, as of its boot."""
+    return isinstance(text, str) and text.startswith("Vulnerable") and ("microcode" in text or name == "old_microcode")
+
+
+def table(hosts, counts, gathered, width=79):
+    """[(state or None, line), …] for the terminal: the posture, then one row for all hosts alike, what to act on first."""
+    lines = [(None, "Microcode of %s, %s" % (_count(len(hosts), "host"), gathered))]
+    lines += _wrapped(None, 2, "; ".join(("%s: %d" % (STATES[state], count)).replace(" ", "\0") for state, count in counts["states"].items() if count), width)
+    named = ["%s (%d)" % item for item in counts["vulnerable"]["names"].items()]
+    if named:
+        lines += _wrapped(None, 2, "%s vulnerable for want of newer microcode, as the kernel saw it at boot: %s%s" % (
+            _count(counts["vulnerable"]["hosts"], "host"), ", ".join(named[:4]), " and %d more" % (len(named) - 4) if named[4:] else ""), width)
+    rows = {}
+    for name, each in hosts.items():
+        rows.setdefault((each["state"], _cells(each), each["because"], tuple(each["notes"])), []).append(name)
+    shown = [(state, [(key, names) for key, names in rows.items() if key[0] == state]) for state in STATES]
+    shown = [(state, sorted(same, key=lambda row: -len(row[1])) if len(same) > ROWS else same) for state, same in shown if same]
+    labels = {key: _label(names) for _state, same in shown for key, names in same[:ROWS]}
+    form, host, cpu = _columns(max([4] + [len(label) for label in labels.values()]), max([3] + [len(key[1][0]) for key in labels]), width)
+    lines += [(None, ""), (None, form % HEADS)]
+    for state, same in shown:
+        lines += [(None, ""), (state, "%s: %s" % (STATES[state], _count(sum(len(names) for _key, names in same), "host")))]
+        for key, names in same[:ROWS]:
+            label, cells = labels[key], key[1]
+            if len(label) > host:  # as df does: a name is never cut
+                lines.append((state, label))
+                label = ""
+            row = (form % ((label, cells[0] if len(cells[0]) <= cpu else cells[0][:cpu - 2] + "..") + cells[1:])).rstrip()
+            lines += [(state, row)] if row else []
+            for text in filter(None, key[2:3] + key[3] + _warned([hosts[name] for name in names], key[2] or "")):
+                lines += _wrapped(state, 4, text, width)
+        if same[ROWS:]:
+            lines.append((state, "    ... and %s more: see the JSON" % _count(sum(len(names) for _key, names in same[ROWS:]), "host")))
+    return lines
+
+
+def _columns(host, cpu, width):
+    """(form of a row, width of the host column, of the CPU column) that fit, for the longest of each."""
+    gap = 2 if host + min(cpu, 20) + 50 <= width else 1
+    room = width - 44 - 3 * gap  # four columns of ten, and two spaces after the first two
+    cpu = min(cpu, 20, max(16, room - host))
+    host = min(host, room - cpu)
+    return ("%%-%ds  %%-%ds  " % (host, cpu) + (" " * gap).join(["%-10s"] * 3 + ["%s"])), host, cpu
+
+
+def _count(number_of, what):
+    return "%d %s%s" % (number_of, what, "" if number_of == 1 else "s")
+
+
+def _label(names):
+    return (clean(names[0], 253) or "?") + (" +%d" % (len(names) - 1) if names[1:] else "")
+
+
+def _wrapped(state, indent, text, width):
+    """At most three lines of text."""
+    return [(state, " " * indent + line.replace("\0", " ")) for line in textwrap.wrap(text, max(20, width - indent), max_lines=3, placeholder=" ...")]
+
+
+def _cells(entry):
+    """What the columns after the host say; a word stands where there is no number, since an empty field could mean anything."""
+    if entry["state"] == "not_reached":
+        return "", "", "", "", ""
+    about = (entry["cpu"] or "unknown", entry["signature"] or "unknown")
+    if entry["state"] == "not_applicable":
+        return about + ("n/a",) * 3
+    return about + (entry["running"] or ("differs" if entry["state"] == "cpus_differ" else "unknown"),
+                    entry["at_hand"] or ("none" if part(entry["facts"], "files") == [] else "unknown"),
+                    entry["next_boot"] or ("no newer" if entry["next_boot_known"] else "unknown"))
+
+
+def _warned(entries, because):
+    """The two warnings that most of these hosts give, beside what is the reason already."""
+    said = Counter(text for each in entries for text in dict.fromkeys(map(clean, items(part(each["facts"], "warnings")))) if text and text not in because)
+    return tuple("warning%s: %s" % (" (%s)" % _count(count, "host") if entries[1:] else "", text) for text, count in said.most_common(2))
+
+
+# --- the JSON file ---
+
+def document(hosts, counts, gathered):
+    """The report as JSON text, one line for each host."""
+    lines = ",\n".join("%s: %s" % (json.dumps(str(name)), json.dumps(each, allow_nan=False)) for name, each in hosts.items())
+    return '{"schema": %d, "gathered": %s, "posture": %s, "hosts": {\n%s\n}}\n' % (SCHEMA, json.dumps(gathered), json.dumps(counts), lines)
+
+
+def write(path, text):
+    """Put text at path for its owner alone, whole or not at all; a link of that name is replaced, not followed. Raises ReportError."""
+    path = os.path.abspath(path)
+    folder, name = os.path.split(path)
+    temporary = ".%s.tmp" % secrets.token_hex(8)
+    try:
+        with contextlib.ExitStack() as stack:
+            at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # all below happens in this one folder
+            stack.callback(os.close, at)
+            with contextlib.suppress(FileNotFoundError):
+                kind = os.lstat(name, dir_fd=at).st_mode
+                if not stat.S_ISREG(kind) and not stat.S_ISLNK(kind):
+                    raise ReportError("%s is there and is no regular file; name another path for the JSON report" % path)
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=at)
+            try:
+                with open(handle, "w", encoding="ascii") as stream:
+                    stream.write(text)
+                    stream.flush()
+                    os.fsync(handle)
+                os.replace(temporary, name, src_dir_fd=at, dst_dir_fd=at)
+            except OSError:
+                os.unlink(temporary, dir_fd=at)
+                raise
+            os.fsync(at)
+    except OSError as exc:
+        raise ReportError("the JSON report %s cannot be written: %s; its folder must be there and writable for who runs Ansible"
+                          % (path, exc.strerror)) from None
