@@ -48,7 +48,7 @@ def default_entry(host):
         kind, path, text = _loader(host, _above(host, host.text("/proc/cmdline")))
         if kind == "uki":
             raise FormatError("unified kernel images are not looked into")
-        return _systemd_boot(host, path) if kind == "systemd-boot" else _xen_efi(host, path) if kind == "xen.efi" else _Grub(host, path).default(text)
+        return _systemd_boot(host, path) if kind == "systemd-boot" else _xen_efi(host, path) if kind == "xen.efi" else _grub(host, path, text)
     except FormatError as exc:
         host.warn("what the next boot boots is not known: %s" % exc)
         return None
@@ -236,140 +236,132 @@ def _xen_efi(host, path):
                   chosen.get("options", ""), ucode[0] or None)
 
 
-class _Grub(object):
-    """Follows a GRUB script as far as the choice of an entry needs; env holds its variables and, behind a blank, what was loaded."""
+def _grub(host, folder, text):
+    """The entry that a grub.cfg of this text boots by default, as default_entry() returns it."""
+    efi = host.exists("/sys/firmware/efi") or not host.is_dir("/sys/firmware") and host.is_dir("/boot/efi/EFI")
+    env = {"prefix": folder, "config_directory": folder, "grub_platform": "efi" if efi else "pc", "?": UNKNOWN}
+    menu = _follow(host, env, text)
+    wanted = env.get("default", "")
+    while wanted is not None:
+        block, wanted = _choose(menu, wanted)
+        menu = _follow(host, env, block)
+    linux, initrds, xen, modules = loaded = [env.get(" " + key, ()) for key in ("linux", "initrd", "multiboot", "module")]
+    if UNKNOWN in loaded or not (modules if xen else linux):
+        raise FormatError("GRUB's default entry loads no Linux, or what it loads is known to GRUB alone")
+    if not xen:
+        return _entry(host, BASES, linux[0], initrds, " ".join(linux[1:]))
+    for line in modules[1:]:
+        if line[1:]:  # DOMAIN.md, section 5
+            host.warn("GRUB loads for Xen only the first file of a module line, not %s" % " ".join(line[1:]))
+    args, xen_args = [" ".join(line[2 if line[1:2] == ("placeholder",) else 1:]) for line in (modules[0], xen)]
+    return _entry(host, BASES, modules[0][0], [line[0] for line in modules[1:]], args, xen[0], xen_args)
 
-    def __init__(self, host, folder):
-        self.host, self.folder, self.menu, self.files = host, folder, [], 0
-        efi = host.exists("/sys/firmware/efi") or not host.is_dir("/sys/firmware") and host.is_dir("/boot/efi/EFI")
-        self.env = {"prefix": folder, "config_directory": folder, "grub_platform": "efi" if efi else "pc", "?": UNKNOWN}
 
-    def default(self, text):
-        """The entry that a grub.cfg of this text boots by default, as default_entry() returns it."""
-        self.run(text)
-        wanted = self.env.get("default", "")
-        while wanted is not None:
-            body, wanted = self.choose(wanted)
-            self.menu = []
-            self.run(body)
-        linux, initrds, xen, modules = loaded = [self.env.get(" " + key, ()) for key in ("linux", "initrd", "multiboot", "module")]
-        if UNKNOWN in loaded or not (modules if xen else linux):
-            raise FormatError("GRUB's default entry loads no Linux, or what it loads is known to GRUB alone")
-        if not xen:
-            return _entry(self.host, BASES, linux[0], initrds, " ".join(linux[1:]))
-        for line in modules[1:]:
-            if line[1:]:  # DOMAIN.md, section 5
-                self.host.warn("GRUB loads for Xen only the first file of a module line, not %s" % " ".join(line[1:]))
-        args, xen_args = [" ".join(line[2 if line[1:2] == ("placeholder",) else 1:]) for line in (modules[0], xen)]
-        return _entry(self.host, BASES, modules[0][0], [line[0] for line in modules[1:]], args, xen[0], xen_args)
+def _choose(menu, wanted):
+    """(block of the entry that wanted names by id, title or number, else of the first; what stands behind a single ">", or None)."""
+    name, behind, rest = wanted.replace(">>", "\1").partition(">")
+    name = name.replace("\1", ">")
+    named = [entry for entry in menu if entry and name in entry[1:]]
+    if not named:
+        place = int(name) if re.match(r"\d{1,3}$", name) and int(name) < len(menu) else 0
+        named = menu[place:place + 1] if None not in (menu[:place + 1] if name.isdigit() or not name else menu) else []
+    if UNKNOWN in wanted or not named:
+        raise FormatError("which entry GRUB takes is known to GRUB alone")
+    return named[0][0], rest.replace("\1", ">>") if behind else None
 
-    def choose(self, wanted):
-        """(script of the entry that wanted names by id, title or number, else of the first; what stands behind a single ">", or None)."""
-        name, behind, rest = wanted.replace(">>", "\1").partition(">")
-        name = name.replace("\1", ">")
-        named = [entry for entry in self.menu if entry and name in entry[1:]]
-        if not named:
-            place = int(name) if re.match(r"\d{1,3}$", name) and int(name) < len(self.menu) else 0
-            named = self.menu[place:place + 1] if None not in (self.menu[:place + 1] if name.isdigit() or not name else self.menu) else []
-        if UNKNOWN in wanted or not named:
-            raise FormatError("which entry GRUB takes is known to GRUB alone")
-        return named[0][0], rest.replace("\1", ">>") if behind else None
 
-    def run(self, script):
-        """Run a script, a text or the tokens of a block. What hangs on a condition that only GRUB can judge is UNKNOWN from then on."""
-        words, frames, live, block, depth = [], [], True, [], 0
-        for token in (TOKEN.findall(script) if isinstance(script, str) else script) + ["\n"]:
-            if depth:
-                depth += {"{": 1, "}": -1}.get(token, 0)
-                block.append(token)
-            elif token == "{":
-                depth, block = 1, []
-            elif token in ("\n", ";") or token[0] == "#" or not words and token in ("then", "else", "fi"):
-                live, words, block = self.line(words or [token], live, frames, block[:-1]), [], []
-            else:
-                words.append(token)
+def _follow(host, env, script):
+    """Runs a GRUB script, a text or the tokens of a block; returns its menu: [(block, title, id), ...].
 
-    def line(self, words, live, frames, block):
-        """One command, the block behind it included; returns whether the next one is run: True, False, or None where only GRUB knows."""
-        if words[0] == "fi" and frames:
-            return frames.pop()[0]
-        if words[0] == "if":
-            frames.append([live, False])  # what is around the if, whether a branch was taken
-        if words[0] in ("if", "elif", "else") and frames:
-            outer, taken = frames[-1]
-            if outer is not True or taken is True:
-                return False if outer else outer
-            verdict = words[0] == "else" or self.judge([self.expand(word) for word in words[1:]])
-            frames[-1][1] = verdict if taken is False else None
-            return verdict if taken is False else verdict and None
-        if live is not False:
-            words = [self.expand(word) for word in words]
-            self.command(words[0], [word for word in words[1:] if word], live, block)
-        return live
+    env holds the variables and, behind a blank, what was loaded. What hangs on a condition that only GRUB can judge is UNKNOWN, an entry None.
+    """
+    menu, words, frames, live, block, depth = [], [], [], True, [], 0
+    for token in (TOKEN.findall(script) if isinstance(script, str) else script) + ["\n"]:
+        if depth:
+            depth += {"{": 1, "}": -1}.get(token, 0)
+            block.append(token)
+        elif token == "{":
+            depth, block = 1, []
+        elif token not in ("\n", ";") and token[0] != "#" and (words or token not in ("then", "else", "fi")):
+            words.append(token)
+        else:
+            words = [_expand(word, env) for word in words] or [token]
+            if words[0] == "fi" and frames:
+                live = frames.pop()[0]
+            elif words[0] == "if":
+                frames.append([live, False])  # what is around the if, whether a branch was taken
+            if words[0] in ("if", "elif", "else") and frames:
+                live, taken = frames[-1]
+                if live is True:
+                    verdict = taken is not True and (words[0] == "else" or _judge(host, env, words[1:]))
+                    live = verdict if taken is not None else verdict and None
+                    frames[-1][1] = taken is True or live
+            elif live is not False:
+                _command(host, env, menu, live, words, block[:-1])
+            words, block = [], []
+    return menu
 
-    def command(self, name, words, live, block):
-        """One command that is run, or, where live is None, may be."""
-        setting = re.match(r"(\w+)=(.*)", "".join(words[:1]) if name == "set" else name, re.S)
-        loading = re.match(r"(linux|initrd|multiboot|module)(16|efi|2)?$", name)
-        if setting:
-            self.env[setting.group(1)] = setting.group(2) if live else UNKNOWN
-        elif loading:
-            words, key = tuple(words[words[:1] == ["--nounzip"]:]), " " + loading.group(1)
-            self.env[key] = UNKNOWN if not live else self.env.get(key, ()) + (words,) * bool(words) if key == " module" else words
-        elif name in ("menuentry", "submenu"):
-            self.menu.append((block, words[0], words[words.index("--id") + 1] if "--id" in words[:-1] else words[0]) if words and live else None)
-        elif name == "blscfg":
-            self.entries()
-        elif name == "load_env":
-            values = _environment(self.host, self.folder)
-            if words[1:] and not words[-1].endswith("grubenv"):  # the block in btrfs's header
-                shown = self.host.run(["grub2-editenv", "-", "list"]) or self.host.run(["grub-editenv", "-", "list"])
-                values = dict(re.findall(r"^(\w+)=(.*)", shown.out, re.M)) if shown and not shown.rc else None
-            self.env.update(dict.fromkeys(("next_entry", "saved_entry"), UNKNOWN) if values is None else values)
-        elif name in ("source", "configfile", "."):
-            self.files += 1
-            if self.files > 9:
-                raise FormatError("GRUB's menu includes more files than any generated one")
-            text = self.host.text(words[0], LIMIT) if live and words and words[0].startswith(self.folder) else None
-            self.menu += [None] * (text is None)
-            self.run(text or "")
 
-    def entries(self):
-        """blscfg: boot loader entries become entries of the menu, the highest version first."""
-        folder = next((base + "/loader/entries/" for base in BASES if self.host.names(base + "/loader/entries")), "")
-        for name in sorted(self.host.names(folder), key=lambda name: version_key(name[:-5]), reverse=True):
-            keys = _keys(self.host, folder + name) if name.endswith(".conf") else {}
+def _command(host, env, menu, live, words, block):
+    """Runs one command; where live is None, it may be run or not."""
+    name, rest = words[0], [word for word in words[1:] if word]
+    setting = re.match(r"(\w+)=(.*)", "".join(rest[:1]) if name == "set" else name, re.S)
+    loading = re.match(r"(linux|initrd|multiboot|module)(16|efi|2)?$", name)
+    if setting:
+        env[setting.group(1)] = setting.group(2) if live else UNKNOWN
+    elif loading:
+        rest, key = tuple(rest[rest[:1] == ["--nounzip"]:]), " " + loading.group(1)
+        env[key] = UNKNOWN if not live else env.get(key, ()) + (rest,) * bool(rest) if key == " module" else rest
+    elif name in ("menuentry", "submenu"):
+        menu.append((block, rest[0], rest[rest.index("--id") + 1] if "--id" in rest[:-1] else rest[0]) if rest and live else None)
+    elif name == "blscfg":
+        folder = next((base + "/loader/entries/" for base in BASES if host.names(base + "/loader/entries")), "")
+        for each in sorted(host.names(folder), key=lambda each: version_key(each[:-5]), reverse=True):
+            keys = _keys(host, folder + each) if each.endswith(".conf") else {}
             if "linux" in keys:
-                self.menu.append(("linux %s %s\ninitrd %s" % (keys["linux"][0], " ".join(keys.get("options", [])[:1]), " ".join(keys.get("initrd", []))),
-                                  keys.get("title", keys["linux"])[0], name[:-5]))
+                menu.append(("linux %s %s\ninitrd %s" % (keys["linux"][0], " ".join(keys.get("options", [])[:1]), " ".join(keys.get("initrd", []))),
+                             keys.get("title", keys["linux"])[0], each[:-5]))
+    elif name == "load_env":
+        values = _environment(host, env["prefix"])
+        if rest[1:] and not rest[-1].endswith("grubenv"):  # the block in btrfs's header
+            shown = host.run(["grub2-editenv", "-", "list"]) or host.run(["grub-editenv", "-", "list"])
+            values = dict(re.findall(r"^(\w+)=(.*)", shown.out, re.M)) if shown and not shown.rc else None
+        env.update(dict.fromkeys(("next_entry", "saved_entry"), UNKNOWN) if values is None else values)
+    elif name in ("source", "configfile", "."):
+        env[" files"] = env.get(" files", "") + "x"
+        text = host.text(rest[0], LIMIT) if live and rest and rest[0].startswith("/boot/") and len(env[" files"]) < 9 else None
+        menu += [None] if text is None else _follow(host, env, text)
 
-    def judge(self, words):
-        """What [ words ] says: True, False, or None where only GRUB knows."""
-        known = words[:1] == ["["] and UNKNOWN not in "".join(words)
-        for group in "\n".join(":" + word for word in words[1:-1]).split("\n:-o\n") if known else ():
-            parts = [self.holds([word[1:] for word in part.split("\n")]) for part in group.split("\n:-a\n")]
-            if all(parts):
-                return True
-            known = known and False in parts
-        return False if known else None
 
-    def holds(self, words):
-        """The same of a condition without -o and -a."""
-        if words[0] == "!" and words[1:]:
-            return {True: False, False: True}.get(self.holds(words[1:]))
-        if words[0] in ("-s", "-f", "-e") and len(words) == 2 and words[1].startswith(self.folder):
-            return self.host.exists(words[1])
-        if words[0] in ("-n", "-z") and len(words) == 2:
-            return bool(words[1]) == (words[0] == "-n")
-        if len(words) == 3 and words[1] in ("=", "==", "!="):
-            return (words[0] == words[2]) == (words[1] != "!=")
-        return bool(words[0]) if len(words) == 1 else None
+def _judge(host, env, words):
+    """What [ words ] says: True, False, or None where only GRUB knows."""
+    known = words[:1] == ["["] and UNKNOWN not in "".join(words)
+    for group in "\n".join(":" + word for word in words[1:-1]).split("\n:-o\n") if known else ():
+        parts = [_holds(host, env["prefix"], [word[1:] for word in part.split("\n")]) for part in group.split("\n:-a\n")]
+        if all(parts):
+            return True
+        known = known and False in parts
+    return False if known else None
 
-    def expand(self, word):
-        """A word without its quotes, variables put in."""
-        def put(match):
-            plain, quoted, escaped, name = match.groups()
-            if quoted is not None:
-                return PIECE.sub(put, quoted.replace("'", "\\'"))
-            return self.env.get(name, "y" if name.startswith("feature_") else "") if name else (plain or escaped or "")
-        return PIECE.sub(put, word)
+
+def _holds(host, prefix, words):
+    """The same of a condition without -o and -a."""
+    if words[0] == "!" and words[1:]:
+        return {True: False, False: True}.get(_holds(host, prefix, words[1:]))
+    if len(words) == 3 and words[1] in ("=", "==", "!="):
+        return (words[0] == words[2]) == (words[1] != "!=")
+    if len(words) == 2 and words[0] in ("-n", "-z"):
+        return bool(words[1]) == (words[0] == "-n")
+    if len(words) == 2 and words[0] in ("-s", "-f", "-e") and words[1].startswith(prefix):
+        return host.exists(words[1])
+    return bool(words[0]) if len(words) == 1 else None
+
+
+def _expand(word, env):
+    """A word without its quotes, variables put in."""
+    def put(match):
+        plain, quoted, escaped, name = match.groups()
+        if quoted is not None:
+            return PIECE.sub(put, quoted.replace("'", "\\'"))
+        return env.get(name, "y" if name.startswith("feature_") else "") if name else (plain or escaped or "")
+    return PIECE.sub(put, word)

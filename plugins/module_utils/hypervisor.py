@@ -123,6 +123,9 @@ def xen_revisions(host, cpu_facts, xen):
     result = host.run(["xl", "dmesg"])
     log = result.out if result and result.rc == 0 else "\n".join(line for path in LOG_FILES if host.exists(path) for line in host.lines(path))
     whole, log = _since_boot(log)
+    options = re.search(r"\(XEN\) .*?\bCommand line: (.*)", log)
+    if options and xen["command_line"] is None:
+        xen["command_line"] = options.group(1).strip()
     bsp = re.search(r"BSP microcode revision: (0x[0-9a-f]+)", log)
     if bsp:
         known[0], source = int(bsp.group(1), 16), "xl-dmesg"

@@ -286,10 +286,10 @@ def assess(tries):
     """What the JSON says of one host; tries as View takes them."""
     view = View(tries)
     state, because = next((state, because) for state, because in ((state, rule(view)) for state, rule in RULES) if because is not None)
-    numbers = (None, None, None) if state == "not_applicable" else (view.running, view.at_hand, view.pending)
-    return dict(zip(("running", "at_hand", "next_boot"), map(hex8, numbers)), state=state, because=clean(because, 500), notes=view.notes,
-                cpu=short_name(part(view.facts, "cpu")), signature=hex8(view.signature),
-                next_boot_known=view.pending is not None or view.no_newer, facts=plain(view.facts))
+    running, at_hand, next_boot = (None,) * 3 if state == "not_applicable" else map(hex8, (view.running, view.at_hand, view.pending))
+    return {"state": state, "because": clean(because, 500), "notes": view.notes, "cpu": short_name(part(view.facts, "cpu")),
+            "signature": hex8(view.signature), "running": running, "at_hand": at_hand, "next_boot": next_boot,
+            "next_boot_known": view.pending is not None or view.no_newer, "facts": plain(view.facts)}
 
 
 # --- the fleet ---
@@ -316,7 +316,7 @@ def _wants_microcode(name, text):
 def table(hosts, counts, gathered, width=79):
     """[(state or None, line), …] for the terminal: the posture, then one row for all hosts alike, what to act on first."""
     lines = [(None, "Microcode of %s, %s" % (_count(len(hosts), "host"), gathered))]
-    lines += _wrapped(None, 2, "; ".join(("%s: %d" % (STATES[state], count)).replace(" ", "\0") for state, count in counts["states"].items() if count), width)
+    lines += _wrapped(None, 2, "; ".join(("%s: %d" % (STATES[state], count)).replace(" ", "\0") for state, count in counts["states"].items() if count), width, 9)
     named = ["%s (%d)" % item for item in counts["vulnerable"]["names"].items()]
     if named:
         lines += _wrapped(None, 2, "%s vulnerable for want of newer microcode, as the kernel saw it at boot: %s%s" % (
@@ -362,9 +362,9 @@ def _label(names):
     return (clean(names[0], 253) or "?") + (" +%d" % (len(names) - 1) if names[1:] else "")
 
 
-def _wrapped(state, indent, text, width):
-    """At most three lines of text."""
-    return [(state, " " * indent + line.replace("\0", " ")) for line in textwrap.wrap(text, max(20, width - indent), max_lines=3, placeholder=" ...")]
+def _wrapped(state, indent, text, width, most=3):
+    """Lines of text; a NUL in it is a space at which no line ends."""
+    return [(state, " " * indent + line.replace("\0", " ")) for line in textwrap.wrap(text, width - indent, max_lines=most, placeholder=" ...")]
 
 
 def _cells(entry):

@@ -110,7 +110,7 @@ def mutate(random, data):
     stop = ([other for other in places if other > place] + [len(data)])[0]
     size = struct.unpack_from("<I", data, place + FIELDS["datasize"])[0] or 2000
     table = place + 48 + size
-    kind = random.randrange(16)
+    kind = random.randrange(18)
     if kind == 0:  # a bit anywhere
         data[random.randrange(len(data))] ^= 1 << random.randrange(8)
     elif kind == 1:  # a bit of a header
@@ -151,6 +151,16 @@ def mutate(random, data):
         data[stop:stop] = copy
     elif kind == 14:  # zeros or others between updates
         data[stop:stop] = bytes(random.choice((4, 16, 48, 1024, 2048)))
+    elif kind == 15 and stop - table >= 32:  # a word of the table and its checksum, so that only the word's own part is wrong
+        at = random.randrange(table + 20, stop - 3, 4)
+        for each, change in ((at, 1), (table + 4, -1)):
+            struct.pack_into("<I", data, each, struct.unpack_from("<I", data, each)[0] + change & 0xffffffff)
+    elif kind == 16 and size < 1 << 20:  # more or less data, with sizes and checksums to match
+        more = random.choice((-1024, -4, -1, 1, 2, 4, 1024))
+        data[place + 48:place + 48] = bytes(max(0, more))
+        del data[place + 48:place + 48 + max(0, -more)]
+        struct.pack_into("<II", data, place + FIELDS["datasize"], max(0, size + more), max(0, stop - place + more))
+        data = bytearray(repair(data, place))
     else:  # a header word that only some look at, with checksums to match
         field, word = random.choice((("ldrver", 0), ("ldrver", 2), ("revision", 0), ("date", 0), ("date", 0x13092011), ("date", 0x01011994),
                                      ("date", 0x0a012020), ("signature", 0), ("pf_mask", 0), ("pf_mask", 0x100), ("metasize", 64),

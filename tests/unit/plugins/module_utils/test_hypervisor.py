@@ -113,7 +113,7 @@ def ask(machine, commands, files=None, physical=2):
     """(facts of section cpu, section xen, (revision, pf_mask), warnings) of a dom0 that saw 0x2000050 when it booted."""
     host = machine(dict(DOM0, **dict({"/proc/cpuinfo": cpuinfo(2)}, **(files or {}))), commands)
     facts, _processor, _flags = cpu.read(host)
-    xen = {"physical_cpus": physical, "tool": None, "tool_features": None}
+    xen = {"physical_cpus": physical, "command_line": None, "tool": None, "tool_features": None}
     answer = hypervisor.xen_revisions(host, facts, xen)
     return facts, xen, answer, host.warnings
 
@@ -135,6 +135,11 @@ def test_two_loads_leave_the_last_one(machine):
 def test_only_the_log_since_the_last_boot_counts(machine, path):
     facts = ask(machine, {}, {path: BANNER + BSP + LATE + BANNER + BSP})[0]
     assert (facts["revision"], facts["revisions"], facts["unread"]) == ("0x02000050", {"0x02000050": [0]}, 1)
+
+
+def test_without_xl_the_kept_log_tells_xens_command_line(machine):
+    log = BANNER + "(XEN) Command line: placeholder dom0_mem=1G ucode=scan\n" + BSP
+    assert ask(machine, {}, {hypervisor.LOG_FILES[0]: log})[1]["command_line"] == "placeholder dom0_mem=1G ucode=scan"
 
 
 def test_cpus_that_took_different_revisions_are_seen(machine):
