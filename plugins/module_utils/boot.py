@@ -13,6 +13,7 @@ LIMIT = 256 << 10  # bytes of a configuration; generated ones have some 10,000
 UNKNOWN = "\0"  # in a variable of GRUB's: what only GRUB can know
 TOKEN = re.compile(r"""\#[^\n]*|[;\n]|(?:'[^']*'?|"[^"\\]*(?:\\.[^"\\]*){0,99}"?|\\.?|[^\s;'"\\]+){1,99}""", re.S)  # bounds keep memory small
 PIECE = re.compile(r"""'([^']*)'?|"([^"\\]*(?:\\.[^"\\]*){0,99})"?|\\(.?)|\$\{?(\w+|\?)\}?""", re.S)
+KINDS = ((r"grub\.cfg", "grub"), (r"systemd-bootx64\.efi", "systemd-boot"), (r"EFI/Linux/.*\.efi", "uki"), (r"xen[^/]*\.cfg", "xen.efi"))
 ELSEWHERE = {"network": "booted over the network: the boot server decides",
              "proxmox-boot-tool": "proxmox-boot-tool keeps loader and kernels on EFI system partitions that are not mounted"}
 
@@ -107,27 +108,28 @@ def _loader(host, above):
     """("grub" or "bls", folder, text of grub.cfg), or ("systemd-boot", "uki" or "xen.efi", path of program, image or configuration, None)."""
     if above in ELSEWHERE:
         raise FormatError(ELSEWHERE[above])
-    efi, found = host.exists("/sys/firmware/efi"), []
+    efi, found = host.exists("/sys/firmware/efi"), {}
     paths = ["/".join((base, "EFI", folder, name)) for base in (BASES[1:] if efi or not host.is_dir("/sys/firmware") else ())
              for folder in host.names(base + "/EFI") for name in host.names(base + "/EFI/" + folder)]
-    for path in [path for path in paths if path.endswith("/grub.cfg")] + ["/boot/grub2/grub.cfg", "/boot/grub/grub.cfg"]:
-        text = host.text(path, LIMIT) or ""
-        if re.search(r"^\s*(menuentry|submenu|blscfg)\b", text, re.M) and not (efi and found and path not in paths):
-            # others lead to one of these; where there is a whole menu beside the EFI program, that is the one it reads
-            found.append(("bls" if re.search(r"^\s*blscfg\b", text, re.M) else "grub", path[:-9], text))
-    kinds = dict((kind, path) for path in paths for kind, end in (
-        ("systemd-boot", r"systemd-bootx64\.efi"), ("uki", r"EFI/Linux/.*\.efi"), ("xen.efi", r"xen[^/]*\.cfg")) if re.search("/%s$" % end, path))
-    if "systemd-boot" in kinds:
-        kinds.pop("uki", None)  # which it starts
-        if found and host.names(EFIVARS):
+    for path in paths + ["/boot/grub2/grub.cfg", "/boot/grub/grub.cfg"]:
+        kind = next((kind for end, kind in KINDS if re.search("/%s$" % end, path)), None)
+        text = host.text(path, LIMIT) if kind == "grub" else None
+        menu = re.search(r"^\s*(menuentry|submenu|blscfg)\b", text or "", re.M)
+        if menu and not (efi and path not in paths and any(each[2] for each in found.values())):
+            # other files lead to such a menu; one that lies beside the EFI program is the one that is read
+            found[path] = "bls" if re.search(r"^\s*blscfg\b", text, re.M) else kind, path[:-9], text
+        elif kind not in (None, "grub"):
+            found[kind] = kind, path, None
+    if "systemd-boot" in found:
+        found.pop("uki", None)  # which it starts
+        if len(found) > 1 and host.names(EFIVARS):
             started = (_variable(host, "Info") or "").startswith("systemd-boot")
-            found, kinds = ([], kinds) if started else (found, {})
-    found += [(kind, path, None) for kind, path in kinds.items()]
+            found = dict((key, each) for key, each in found.items() if (key == "systemd-boot") == started)
     if len(found) != 1:
         raise FormatError("boot loaders found: %s; %s" % (
-            ", ".join(sorted("%s (%s)" % each[:2] for each in found)) or "none",
+            ", ".join(sorted("%s (%s)" % each[:2] for each in found.values())) or "none",
             "which one firmware starts is not known" if found else "are /boot and the EFI system partition mounted, is this root?"))
-    return found[0]
+    return found.popitem()[1]
 
 
 def _mount(host, path):
@@ -157,16 +159,15 @@ def _one_time(host, environment, folder, text):
     if "next_entry" not in text:
         return False, folder + "/grub.cfg does not look at next_entry; one written by grub-mkconfig does"
     if environment is None:
-        known = not host.exists(path) or host.read(path, LIMIT) is not None
-        return (False if known else None), "%s %s; root can make one: grub-editenv %s create" % (
-            path, "is not there or no environment block of 1024 bytes" if known else "cannot be read", path)
+        unread = host.exists(path) and host.read(path, LIMIT) is None
+        return None if unread else False, "%s %s; grub-editenv %s create makes one" % (path, "cannot be read" if unread else "is no environment block", path)
     mount = _mount(host, os.path.realpath(host.locate(path))[len(host.root.rstrip("/")):])
     if not mount:
         return None, "neither the kernel's mounts nor fstab tell on what %s lies" % path
     kind, source, base = mount["kind"], mount["source"], "/sys/dev/block/%s/" % (mount["number"] or "-")
     mapped = host.text(base + "dm/uuid", 256) or ""
-    below = "LVM" if mapped.startswith("LVM-") else "RAID" if source.startswith("/dev/md") or host.exists(base + "md") else None
-    where = "%s lies on %s (%s)" % (path, source, " on ".join(filter(None, (kind, below))))
+    below = ["LVM"] if mapped.startswith("LVM-") else ["RAID"] if source.startswith("/dev/md") or host.exists(base + "md") else []
+    where = "%s lies on %s (%s)" % (path, source, " on ".join([kind] + below))
     if "ro" in mount["options"]:
         return False, where + ", mounted read-only: nothing can be set there before it is mounted read-write"
     block = kind == "btrfs" and "env_block" in environment and "env_block" in text  # in btrfs's header: SUSE, and GRUB from 2.14 on
@@ -210,12 +211,12 @@ def _systemd_boot(host, program):
     for base in {esp, "/boot"}:
         for folder, end in (base + "/EFI/Linux/", ".efi"), (base + "/loader/entries/", ".conf"):
             entries += [(re.sub(r"\+\d+(-\d+)?(?=\.conf$)", "", name.lower()), base, _keys(host, folder + name) if end == ".conf" else {})
-                        for name in host.names(folder) if name.endswith(end)]
+                        for name in host.names(folder) if name.endswith(end) and not re.search(r"\+0+(-\d+)?\.conf$", name)]  # +0: given up
     wanted = [_variable(host, "EntryOneShot"), _variable(host, "EntryDefault")] + _keys(host, esp + "/loader/loader.conf").get("default", [])[-1:]
     for pattern in [_variable(host, "EntryLastBooted") if each == "@saved" else each for each in wanted] + ["*"]:
         if pattern and pattern.count("*") < 5 and not fits:
             fits = sorted((entry for entry in entries if fnmatchcase(entry[0], pattern.lower())), key=lambda entry: version_key(entry[0]))
-    if len(set(str([entry[2].get(key) for key in ("sort-key", "machine-id")]) for entry in fits)) != 1 or "linux" not in fits[-1][2]:
+    if len(set(str(["linux" in entry[2]] + [entry[2].get(key) for key in ("sort-key", "machine-id")]) for entry in fits)) != 1 or "linux" not in fits[0][2]:
         raise FormatError("which of %d entries systemd-boot takes was not found out" % len(fits))
     _name, base, keys = fits[-1]
     return _entry(host, (base,), keys["linux"][0], keys.get("initrd", []), " ".join(keys.get("options", [])))
@@ -295,7 +296,7 @@ def _follow(host, env, script):
                 if live is True:
                     verdict = taken is not True and (words[0] == "else" or _judge(host, env, words[1:]))
                     live = verdict if taken is not None else verdict and None
-                    frames[-1][1] = taken is True or live
+                    frames[-1][1] = live if taken is False else taken
             elif live is not False:
                 _command(host, env, menu, live, words, block[:-1])
             words, block = [], []
@@ -329,7 +330,7 @@ def _command(host, env, menu, live, words, block):
         env.update(dict.fromkeys(("next_entry", "saved_entry"), UNKNOWN) if values is None else values)
     elif name in ("source", "configfile", "."):
         env[" files"] = env.get(" files", "") + "x"
-        text = host.text(rest[0], LIMIT) if live and rest and rest[0].startswith("/boot/") and len(env[" files"]) < 9 else None
+        text = host.text(rest[0], LIMIT) if live and rest and rest[0].startswith(env["prefix"]) and len(env[" files"]) < 9 else None
         menu += [None] if text is None else _follow(host, env, text)
 
 

@@ -47,27 +47,31 @@ def _tool(host):
 
 def _kernels(host, entry, running, reader):
     """The installed kernels, each with its own initrd."""
-    releases = sorted(set(host.names("/lib/modules") + host.names("/usr/lib/modules")))
-    images = ["/boot/" + name for name in host.names("/boot") if re.match(r"(vmlinuz|kernel)-(?!0-rescue)(?!.*\.(old|bak)$)", name)]
-    mine = entry and next((image for image in images if host.stat(image) == host.stat(entry["kernel"])), entry["kernel"])
-    images = sorted(set(images + [mine]) - {None}, key=lambda path: boot.version_key(path.split("-", 1)[-1]), reverse=True)
-    if len(images) > MOST:
-        host.warn("%d kernels are installed; only the %d newest were looked at" % (len(images), MOST))
+    releases, images = set(host.names("/lib/modules") + host.names("/usr/lib/modules")), {}
+    for path in ["/boot/" + name for name in host.names("/boot") if re.match(r"(vmlinuz|kernel)-(?!0-rescue)(?!.*\.(old|bak)$)", name)] + (
+            [entry["kernel"]] if entry else []):
+        info, name = host.stat(path), path.rsplit("/", 1)[1].split("-", 1)[-1]
+        if info:
+            images.setdefault((info.st_dev, info.st_ino), {})[name not in releases] = path, name  # links: the name that says the release
+    mine = host.stat(entry["kernel"]) if entry else None
+    kernels = [(boot.version_key(name), path, name, mine is not None and key == (mine.st_dev, mine.st_ino))
+               for key, names in images.items() for path, name in [names[min(names)]]]
+    if len(kernels) > MOST:
+        host.warn("%d kernels are installed; only the %d newest were looked at" % (len(kernels), MOST))
     found = []
-    for image in images[:MOST]:
-        name = image.split("-", 1)[-1]
-        fits = ([each for each in releases if each == name or "/%s/" % each in image]
+    for _key, path, name, default in sorted(kernels, reverse=True)[:MOST]:
+        fits = ([each for each in releases if each == name or "/%s/" % each in path]
                 or [each for each in releases if each.endswith("-" + name) or host.text("/lib/modules/%s/pkgbase" % each, 256) == name])
-        own = next((path for path in ("/boot/" + form % name for form in NAMES) if host.exists(path)), None)
-        if image == mine:
+        own = next((each for each in ("/boot/" + form % name for form in NAMES) if host.exists(each)), None)
+        if default:
             chain = entry["initrds"]
             own = own if own in chain else chain[-1] if chain else None
         else:  # generated menus name images of nothing but microcode first in every entry
             chain = [each for each in (entry["initrds"] if entry else ()) if re.search(r"ucode|-uc\.img$", each)] + [own]
-        carries, update = reader.first(chain) if own or image == mine else (None, None)
+        carries, update = reader.first(chain) if own or default else (None, None)
         version = fits[0] if len(fits) == 1 else name
         found.append({"version": version, "initrd": own, "revision": hex8(update.revision) if update else None, "carries": carries,
-                      "running": version == running, "default": image == mine})
+                      "running": version == running, "default": default})
     return found
 
 

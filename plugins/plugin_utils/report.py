@@ -131,11 +131,10 @@ class View:
         self.pending = self.revision(part(facts, "pending"))
         files = part(facts, "files")
         self.files = [each for each in files if isinstance(each, dict)] if isinstance(files, list) else None
-        self.newest = max(((self.revision(part(each, "revision")), each) for each in self.files or () if self.revision(part(each, "revision")) is not None),
-                          key=lambda item: item[0], default=(None, None))
-        self.at_hand = self.newest[0]
+        read = [(self.revision(part(each, "revision")), each) for each in self.files or ()]
+        self.at_hand, self.newest = max((item for item in read if item[0] is not None), key=lambda item: item[0], default=(None, None))
         # a file whose revision is not known may hold a newer one, unless its reader says that it holds none for this processor
-        self.doubtful = [path for path in (clean(part(each, "path")) or "?" for each in self.files or () if self.revision(part(each, "revision")) is None)
+        self.doubtful = [path for path in (clean(part(each, "path")) or "?" for revision, each in read if revision is None)
                          if "%s: holds nothing for this processor" % path not in self.warnings]
         self.initrd, self.no_newer, self.obstacle = None, False, None
         self._boot(part(facts, "early"))
@@ -171,10 +170,11 @@ class View:
         elif carries == "update" and revision is not None and revision < (self.at_hand or revision):
             lack = "%s carries %s" % (self.initrd, hex8(revision))
         if lack:
-            caveat = clean(part(self.newest[1], "caveat"), 60)
+            caveat = clean(part(self.newest, "caveat"), 60)
             lack += "; microcode_ctl may hold the newer one back (caveat %s)" % caveat if caveat else REBUILD.get(part(early, "tool"), "")
         self.obstacle = "; ".join(filter(None, (option, lack))) or None
-        self.no_newer = self.pending is None and bool(option or carries == "none" or carries == "update" and revision is not None and revision <= self.running)
+        stays = carries == "none" or carries == "update" and revision is not None and revision <= self.running
+        self.no_newer = self.pending is None and bool(option or stays)
 
     def said(self, about=None):
         """What the host's warnings give as the reason; where some begin with about, those."""
@@ -191,8 +191,8 @@ def _failure(result):
         return "the task that reads the facts was skipped"
     if not part(result, "unreachable") and not part(result, "failed"):
         return None
-    said = [clean(part(result, key) if key == "msg" else (clean(part(result, key), 10000) or "")[-200:]) for key in ("msg", "module_stderr")]
-    text = ": ".join(each for each in said if each)
+    said = (clean(part(result, "msg")), (clean(part(result, "module_stderr"), 10000) or "")[-200:])
+    text = ": ".join(filter(None, said))
     return re.sub(r"^(Task failed: )+", "", text) or "the task failed without a message"
 
 
@@ -316,7 +316,8 @@ def _wants_microcode(name, text):
 def table(hosts, counts, gathered, width=79):
     """[(state or None, line), …] for the terminal: the posture, then one row for all hosts alike, what to act on first."""
     lines = [(None, "Microcode of %s, %s" % (_count(len(hosts), "host"), gathered))]
-    lines += _wrapped(None, 2, "; ".join(("%s: %d" % (STATES[state], count)).replace(" ", "\0") for state, count in counts["states"].items() if count), width, 9)
+    found = ["%s: %d" % (STATES[state], count) for state, count in counts["states"].items() if count]
+    lines += _wrapped(None, 2, "; ".join(each.replace(" ", "\0") for each in found), width, 9)
     named = ["%s (%d)" % item for item in counts["vulnerable"]["names"].items()]
     if named:
         lines += _wrapped(None, 2, "%s vulnerable for want of newer microcode, as the kernel saw it at boot: %s%s" % (
@@ -364,7 +365,8 @@ def _label(names):
 
 def _wrapped(state, indent, text, width, most=3):
     """Lines of text; a NUL in it is a space at which no line ends."""
-    return [(state, " " * indent + line.replace("\0", " ")) for line in textwrap.wrap(text, width - indent, max_lines=most, placeholder=" ...")]
+    lines = textwrap.wrap(text, width - indent, max_lines=most, placeholder=" ...")
+    return [(state, " " * indent + line.replace("\0", " ")) for line in lines]
 
 
 def _cells(entry):
@@ -381,7 +383,8 @@ def _cells(entry):
 
 def _warned(entries, because):
     """The two warnings that most of these hosts give, beside what is the reason already."""
-    said = Counter(text for each in entries for text in dict.fromkeys(map(clean, items(part(each["facts"], "warnings")))) if text and text not in because)
+    each_said = (dict.fromkeys(map(clean, items(part(each["facts"], "warnings")))) for each in entries)
+    said = Counter(text for texts in each_said for text in texts if text and text not in because)
     return tuple("warning%s: %s" % (" (%s)" % _count(count, "host") if entries[1:] else "", text) for text, count in said.most_common(2))
 
 

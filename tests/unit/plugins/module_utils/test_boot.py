@@ -159,8 +159,11 @@ def test_a_title_with_a_greater_than_sign_is_no_submenu(default):
 @pytest.mark.parametrize("files, reason", [
     (grub(debian("1")), "loads no Linux"),  # a submenu: GRUB waits in it
     (grub(debian("0") + "if cpuid -l; then set default=2; fi\n"), "known to GRUB alone"),
+    (grub(debian("0") + "if cpuid -l; then true; elif [ a = b ]; then true; else set default=2; fi\n"), "known to GRUB alone"),
+    (grub(debian("0") + "if cpuid -l; then if [ a ]; then set default=2; fi; fi\n"), "known to GRUB alone"),
+    (grub(debian("0") + "if [ a ]; then true; else if cpuid -l; then set default=2; fi; fi\n"), ""),
     (grub("if [ -e (hd1)/x ]; then\nmenuentry 'before' {\nlinux /x\n}\nfi\n" + debian("1>1")), "known to GRUB alone"),
-    (grub(debian("0").replace("initrd\t", "if hwmatch list 3; then initrd /boot/x; fi\ninitrd ")), None),
+    (grub(debian("0").replace("initrd\t", "if hwmatch list 3; then initrd /boot/x; fi\ninitrd ")), ""),
     (grub(debian("0").replace("linux\t", "if hwmatch list 3; then true; else linux\t").replace("\techo\t'Loading init", "fi\n\techo 'init")), "known to GRUB alone"),
     (grub(debian("0").replace("vmlinuz-" + NEW, "vmlinuz-gone")), "is not there"),
     (grub((HEADER % 0) + "menuentry 'Windows' {\n\tchainloader +1\n}\n"), "loads no Linux"),
@@ -171,8 +174,8 @@ def test_a_title_with_a_greater_than_sign_is_no_submenu(default):
 ])
 def test_what_cannot_be_told_is_none_and_says_why(default, files, reason):
     entry = default(files)
-    if reason is None:
-        assert entry["initrds"] == ["/boot/initrd.img-" + NEW]  # loaded once more behind the condition, so that it does not matter
+    if not reason:  # what could not be judged does not matter: never reached, or overridden behind it
+        assert entry["initrds"] == ["/boot/initrd.img-" + NEW]
     else:
         assert entry is None
         assert len(default.warnings) == 1 and reason in default.warnings[0]
@@ -354,9 +357,17 @@ def test_systemd_boot_is_overridden_by_efi_variables(default, conf, variables, k
     assert default(files)["kernel"] == "/efi/vmlinuz-" + kernel
 
 
+def test_an_entry_that_boot_counting_gave_up_is_passed_over(default):
+    files = systemd_boot(a="", b="")
+    files["/boot/loader/entries/b+0-3.conf"] = files.pop("/boot/loader/entries/b.conf")
+    files["/boot/loader/entries/a+2-1.conf"] = files.pop("/boot/loader/entries/a.conf")
+    assert default(files)["kernel"] == "/boot/vmlinuz-a"
+
+
 @pytest.mark.parametrize("change, reason", [
     ({EFIVARS + "x": None}, "EFI variables"),  # a folder in its place: removed below
     ({"/boot/EFI/Linux/arch.efi": "MZ"}, "which of 2 entries"),
+    ({"/boot/EFI/Linux/0.efi": "MZ"}, "which of 2 entries"),
     ({"/boot/loader/entries/z.conf": "title z\nsort-key z\nlinux /z\n"}, "which of 2 entries"),
     ({"/boot/loader/entries/z.conf": "title shell\nefi /shell.efi\n"}, "which of 2 entries"),
 ])

@@ -182,6 +182,17 @@ def test_a_kernel_on_the_efi_system_partition(machine):
     assert pending == "0x02007006" and early_section["tool"] == "dracut"
 
 
+def test_a_link_to_a_kernel_is_no_second_one(machine, tmp_path):
+    """As XCP-ng names its kernel in the menu."""
+    host = machine({"/boot/vmlinuz-4.19.0+1": "k", "/boot/initrd-4.19.0+1.img": image(intel()), "/lib/modules/4.19.0+1/x": ""})
+    os.symlink("vmlinuz-4.19.0+1", str(tmp_path / "boot/vmlinuz-4.19-xen"))
+    os.symlink("initrd-4.19.0+1.img", str(tmp_path / "boot/initrd-4.19-xen.img"))
+    default = entry("/boot/vmlinuz-4.19-xen", "/boot/initrd-4.19-xen.img", xen="/boot/xen-4.17.5-3.gz", xen_args="ucode=scan")
+    early_section, pending = initrd.facts(host, CPU, default, True, "4.19.0+1", "ro")
+    assert early_section["kernels"] == [{"version": "4.19.0+1", "initrd": "/boot/initrd-4.19-xen.img", "revision": "0x02007006", "carries": "update",
+                                         "running": True, "default": True}] and pending == "0x02007006"
+
+
 @pytest.mark.parametrize("files, tool", [
     ({"/usr/sbin/update-initramfs": "#!/bin/sh\n", "/usr/sbin/mkinitramfs": ""}, "initramfs-tools"),
     ({"/usr/sbin/update-initramfs": "#!/bin/sh\nexec dracut --force\n", "/usr/bin/dracut": ""}, "dracut"),  # Debian's dracut brings such a script
@@ -248,7 +259,7 @@ def test_hundreds_of_kernels(machine):
     assert versions == ["6.1.%d" % number for number in range(199, 167, -1)] and "200 kernels" in warnings[0]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_initrd_raises(machine, data):
     content = bytearray(data.draw(st.sampled_from([image(intel()), early(intel()), intel(), b"\0" * 600, b""])))
