@@ -13,7 +13,9 @@ LIMIT = 256 << 10  # bytes of a configuration; generated ones have some 10,000
 UNKNOWN = "\0"  # in a variable of GRUB's: what only GRUB can know
 TOKEN = re.compile(r"""\#[^\n]*|[;\n]|(?:'[^']*'?|"[^"\\]*(?:\\.[^"\\]*){0,99}"?|\\.?|[^\s;'"\\]+){1,99}""", re.S)  # bounds keep memory small
 PIECE = re.compile(r"""'([^']*)'?|"([^"\\]*(?:\\.[^"\\]*){0,99})"?|\\(.?)|\$\{?(\w+|\?)\}?""", re.S)
-KINDS = ((r"grub\.cfg", "grub"), (r"systemd-bootx64\.efi", "systemd-boot"), (r"EFI/Linux/.*\.efi", "uki"), (r"xen[^/]*\.cfg", "xen.efi"))
+KINDS = ((r"grub\.cfg", "grub"), (r"systemd-bootx64\.efi", "systemd-boot"), (r"EFI/Linux/.*\.efi", "uki"), (r"xen[^/]*\.cfg", "xen.efi"),
+         (r"(extlinux\.conf|syslinux\.cfg)", "extlinux"))
+CONFIGURATIONS = ("/boot/grub2/grub.cfg", "/boot/grub/grub.cfg", "/boot/extlinux.conf", "/boot/extlinux/extlinux.conf", "/boot/syslinux/syslinux.cfg")
 ELSEWHERE = {"network": "booted over the network: the boot server decides",
              "proxmox-boot-tool": "proxmox-boot-tool keeps loader and kernels on EFI system partitions that are not mounted"}
 
@@ -34,7 +36,7 @@ def facts(host, command_line):
     elif kind == "systemd-boot" and host.names(EFIVARS):
         found.update(one_time_entry=True, next_entry=_variable(host, "EntryOneShot"))
     else:
-        found["why_not"] = "%s has no environment block; only EFI's BootNext could try something once" % kind
+        found["why_not"] = "whether %s can boot an entry just once here is not looked into" % kind
     found["system"] = found["system"] or kind
     return found
 
@@ -49,7 +51,7 @@ def default_entry(host):
         kind, path, text = _loader(host, _above(host, host.text("/proc/cmdline")))
         if kind == "uki":
             raise FormatError("unified kernel images are not looked into")
-        return _systemd_boot(host, path) if kind == "systemd-boot" else _xen_efi(host, path) if kind == "xen.efi" else _grub(host, path, text)
+        return _grub(host, path, text) if text else {"systemd-boot": _systemd_boot, "xen.efi": _xen_efi, "extlinux": _extlinux}[kind](host, path)
     except FormatError as exc:
         host.warn("what the next boot boots is not known: %s" % exc)
         return None
@@ -105,13 +107,13 @@ def _variable(host, name):
 
 
 def _loader(host, above):
-    """("grub" or "bls", folder, text of grub.cfg), or ("systemd-boot", "uki" or "xen.efi", path of program, image or configuration, None)."""
+    """("grub" or "bls", folder, text of grub.cfg), or (kind, path of its program or configuration, None)."""
     if above in ELSEWHERE:
         raise FormatError(ELSEWHERE[above])
     efi, found = host.exists("/sys/firmware/efi"), {}
     paths = ["/".join((base, "EFI", folder, name)) for base in (BASES[1:] if efi or not host.is_dir("/sys/firmware") else ())
              for folder in host.names(base + "/EFI") for name in host.names(base + "/EFI/" + folder)]
-    for path in paths + ["/boot/grub2/grub.cfg", "/boot/grub/grub.cfg"]:
+    for path in paths + list(filter(host.exists, CONFIGURATIONS)):
         kind = next((kind for end, kind in KINDS if re.search("/%s$" % end, path)), None)
         text = host.text(path, LIMIT) if kind == "grub" else None
         menu = re.search(r"^\s*(menuentry|submenu|blscfg)\b", text or "", re.M)
@@ -235,6 +237,24 @@ def _xen_efi(host, path):
         raise FormatError("%s names no kernel in its default section" % path)
     return _entry(host, (os.path.dirname(path),), kernel, list(filter(None, ramdisk[:1])), args.strip(), os.path.basename(path)[:-3] + "efi",
                   chosen.get("options", ""), ucode[0] or None)
+
+
+def _extlinux(host, path):
+    """extlinux's default: the label that DEFAULT names; where that is a menu, its MENU DEFAULT, else its first."""
+    top, labels = {}, []
+    for key, value in re.findall(r"^[ \t]*(menu[ \t]+default|\w+)\b[ \t]*(.*)", host.text(path, LIMIT) or "", re.M | re.I):
+        labels += [{}] if key.lower() == "label" else []
+        (labels[-1] if labels else top)[key.lower()] = value.strip()
+    wanted = top.get("ontimeout") or top.get("default", "")
+    fits = [each for each in labels if each["label"] == wanted]
+    if wanted.endswith(".c32"):
+        fits = [each for each in labels if any(key[:5] == "menu " or key[:5] == "menu\t" for key in each)] or labels
+    kernel = fits and (fits[0].get("linux") or fits[0].get("kernel"))
+    if not kernel:
+        raise FormatError("%s names no kernel for its default %s" % (path, wanted))
+    folder, args = os.path.dirname(path), fits[0].get("append", "")
+    images = fits[0].get("initrd") or "".join(re.findall(r"(?:^|\s)initrd=(\S+)", args)[-1:])
+    return _entry(host, (folder,) + BASES, kernel, [each for each in images.split(",") if each], args)
 
 
 def _grub(host, folder, text):

@@ -7,6 +7,7 @@ from .update import Processor, hex8
 
 CPU = "/sys/devices/system/cpu/"
 VENDORS = ("GenuineIntel", "AuthenticAMD")
+EACH = ("processor", "vendor_id", "cpu family", "model", "stepping", "microcode", "physical id")
 CPUINFO_LIMIT = 16 << 20  # some 1.5 KiB a CPU, so that 8192 of them fit
 
 
@@ -36,11 +37,11 @@ def signature(family, model, stepping):
 
 
 def blocks(text):
-    """One dict for each CPU of /proc/cpuinfo."""
+    """One dict for each CPU of /proc/cpuinfo: all fields of the first, of the others those that may differ."""
     found = []
     for block in re.split(r"\n\s*\n", text or ""):
         pairs = (line.split(":", 1) for line in block.splitlines() if ":" in line)
-        fields = dict((key.strip(), value.strip()) for key, value in pairs)
+        fields = dict((key.strip(), value.strip()) for key, value in pairs if not found or key.strip() in EACH)
         if number(fields.get("processor"), 10) is not None:
             found.append(fields)
     return found

@@ -88,13 +88,11 @@ def packages(host, paths):
 def _dpkg(host, wanted):
     info = "/var/lib/dpkg/info/"
     names = [name for name in PACKAGES if host.exists(info + name + ".list")]
-    name = None
-    for line in host.lines("/var/lib/dpkg/status") if names else ():
-        if line.startswith("Package: "):
-            name = line[9:]
-        elif name in names and line.startswith("Version: "):
-            for path in wanted.intersection(host.lines(info + name + ".list")):
-                yield path, "%s %s" % (name, line[9:])
+    status = host.read("/var/lib/dpkg/status", 16 << 20) if names else None  # some 1 MiB for each thousand packages
+    for name, version in re.findall(r"^Package: (%s)\n(?:.+\n)*?Version: (\S+)$".encode() % "|".join(names).encode(), status or b"", re.M):
+        name = name.decode()
+        for path in wanted.intersection(host.lines(info + name + ".list")):
+            yield path, "%s %s" % (name, version.decode("utf-8", "replace"))
 
 
 def _pacman(host, wanted):

@@ -4,7 +4,7 @@
 import hashlib
 
 from . import container, distro
-from .update import FormatError, hex8
+from .update import hex8
 
 IMAGES = {"GenuineIntel": ("intel-ucode.img", "intel-uc.img"), "AuthenticAMD": ("amd-ucode.img", "amd-uc.img")}  # ready early cpio: Arch, Alpine; Gentoo
 CAVEATS = "/usr/share/microcode_ctl/ucode_with_caveats/"
@@ -48,21 +48,21 @@ def facts(host, processor, release, xen):
 
 
 def _file(host, path, processor, xen):
+    """What one file holds for the processor. revision None: nothing where problem is None too, else not known."""
     caveat = path[len(CAVEATS):].split("/")[0] if path.startswith(CAVEATS) else None
-    entry = {"path": path, "revision": None, "date": None, "min_revision": None, "sha256": _sha256(host, path), "package": None,
+    entry = {"path": path, "revision": None, "date": None, "min_revision": None, "problem": None, "sha256": _sha256(host, path), "package": None,
              "early_only": ".initramfs" in path or path.startswith("/boot/"), "caveat": caveat}
     stream = container.open_file(host, path) if entry["sha256"] else None
     if stream is None:
+        entry["problem"] = "could not be read"  # open_file and _sha256 have warned why
         return entry
     with stream:
-        try:
-            picked, why = container.choose(stream, processor, xen)
-        except (FormatError, OSError) as exc:
-            picked, why = None, str(exc)
+        picked, why = container.choose(stream, processor, xen)
     if picked:
         entry.update(revision=hex8(picked.revision), date=picked.date, min_revision=hex8(picked.min_revision))
-    else:
-        host.warn("%s: %s" % (path, why or "holds nothing for this processor"))
+    elif why:
+        entry["problem"] = why
+        host.warn("%s: %s" % (path, why))
     return entry
 
 

@@ -109,14 +109,14 @@ class Host(object):
             return None
         with stream:
             try:
-                data = stream.read(limit + 1)
+                if os.fstat(stream.fileno()).st_size <= limit:  # proc and sysfs say 0 or a page
+                    data = stream.read(limit + 1) or b""
+                    if len(data) <= limit:
+                        return data
+                self.warn("%s: more than %d bytes, far beyond what belongs there; not read" % (path, limit))
             except OSError as exc:
                 self.warn("%s: %s" % (path, exc.strerror))
-                return None
-        if len(data or b"") > limit:
-            self.warn("%s: more than %d bytes, far beyond what belongs there; not read" % (path, limit))
-            return None
-        return data or b""
+        return None
 
     def text(self, path, limit=1 << 20):
         """The text of a small file, without white space around it, or None."""
@@ -129,12 +129,13 @@ class Host(object):
         if stream is not None:
             with stream:
                 try:
-                    while stream.tell() < limit:
+                    while limit > 0:
                         line = stream.readline(4096)
                         if not line:
                             return
+                        limit -= len(line)
                         yield line.decode("utf-8", "replace").rstrip("\n")
-                    self.warn("%s: more than %d bytes, far beyond what belongs there; the rest was not read" % (path, limit))
+                    self.warn("%s: far longer than what belongs there; the rest was not read" % path)
                 except OSError as exc:
                     self.warn("%s: %s" % (path, exc.strerror))
 

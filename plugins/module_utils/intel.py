@@ -12,6 +12,7 @@ from .update import FormatError, Update, bcd_date, hex8
 HEADER, TABLE, EXTENDED = struct.Struct("<IiIIIIIIIIII"), struct.Struct("<IIIII"), struct.Struct("<III")
 Header = namedtuple("Header", "version revision date signature checksum loader pf_mask data total metadata min_revision reserved")
 MOST = 4096  # signatures in a table or a file; all that Intel ever published are fewer
+LARGEST = 16 << 20  # bytes of an update; Intel's largest file has 3.3 MB (DEB-I)
 CHUNK = 1 << 15
 LANES = int.from_bytes(b"\xff\xff\xff\xff\0\0\0\0" * (CHUNK // 8), "little")
 UNREADABLE = (FormatError, OSError, ValueError)

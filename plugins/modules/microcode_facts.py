@@ -125,8 +125,9 @@ ansible_facts:
           type: dict
         files:
           description:
-            - Files for this processor with C(path), C(revision), C(date), C(min_revision), C(sha256), C(package), C(early_only),
-              and C(caveat), the name of the microcode_ctl folder that may hold it back.
+            - Files that by their name concern this processor, with C(path), C(revision), C(date), C(min_revision), C(sha256), C(package),
+              C(early_only), and C(caveat), the name of the microcode_ctl folder that may hold it back.
+            - Where C(revision) is V(null), C(problem) says why it is not known, or is V(null) too where the file holds nothing for this processor.
           type: list
           elements: dict
         firmware:

@@ -390,6 +390,35 @@ def test_xen_efi(default):
     assert default(dict(files, **{base + "xen.cfg": "[global]\ndefault=gone\n"})) is None
 
 
+ALPINE = """DEFAULT menu.c32
+PROMPT 0
+TIMEOUT 10
+# LABEL commented
+LABEL virt
+  MENU LABEL Linux virt
+  LINUX vmlinuz-virt
+%sLABEL lts
+  MENU DEFAULT
+  MENU LABEL Linux lts
+  LINUX vmlinuz-lts
+  INITRD intel-ucode.img,initramfs-lts
+  APPEND root=UUID=x modules=sd-mod,ext4 quiet
+"""
+
+
+@pytest.mark.parametrize("text, kernel, initrds", [
+    (ALPINE % "", "lts", ["/boot/intel-ucode.img", "/boot/initramfs-lts"]), (ALPINE.replace("menu.c32", "virt") % "", "virt", []),
+    ((ALPINE % "").replace("  MENU DEFAULT\n", ""), "virt", []), (ALPINE.replace("DEFAULT", "ONTIMEOUT virt\nDEFAULT", 1) % "", "virt", []),
+    (ALPINE.replace("menu.c32", "virt") % "  APPEND initrd=/boot/initramfs-lts quiet\n", "virt", ["/boot/initramfs-lts"]),
+    (ALPINE.replace("menu.c32", "gone") % "", None, None), ("", None, None), ("DEFAULT menu.c32\n", None, None),
+])
+def test_extlinux(default, text, kernel, initrds):
+    files = {"/boot/extlinux.conf": text}
+    files.update(("/boot/" + name, name) for name in ("vmlinuz-lts", "vmlinuz-virt", "intel-ucode.img", "initramfs-lts"))
+    entry = default(files)
+    assert (entry and (entry["kernel"], entry["initrds"])) == (kernel and ("/boot/vmlinuz-" + kernel, initrds))
+
+
 def test_rhel_8_reads_the_menu_beside_its_efi_program(default):
     files = bls(RELEASES)
     for name in ("grub.cfg", "grubenv"):
@@ -409,7 +438,7 @@ def test_rhel_8_reads_the_menu_beside_its_efi_program(default):
     (dict(grub(debian(), mounts=PLAIN.replace("ext4", "btrfs").replace("rw,rel", "ro,rel")), **{"/usr/sbin/transactional-update": ""}), "", "transactional-update"),
     (dict(grub(debian()), **{"/usr/sbin/transactional-update": ""}), "", "grub"),
     (grub(debian()), "root=/dev/nfs nfsroot=10.0.0.1:/srv ip=dhcp", "network"), ({}, "initrd=x BOOTIF=01-52-54-00-12-34-56", "network"),
-    ({}, "root=live:http://10.0.0.1/root.img", "network"), ({}, "quiet", None), ({"/boot/extlinux.conf": "DEFAULT linux\n"}, None, None),
+    ({}, "root=live:http://10.0.0.1/root.img", "network"), ({}, "quiet", None), ({"/boot/extlinux/extlinux.conf": "DEFAULT linux\n"}, None, "extlinux"),
     (dict(systemd_boot(a=""), **grub(debian())), "", "grub"),  # no loader left its name: GRUB came before them
     (dict(systemd_boot(a=""), **dict(grub(debian()), **variable("LoaderInfo", "systemd-boot 252.22"))), "", "systemd-boot"),
     ({"/boot/EFI/systemd/systemd-bootx64.efi": "", "/boot/grub/grub.cfg": debian()}, "", None),

@@ -35,7 +35,7 @@ def test_amd_names_are_by_family(signature, name):
 def test_a_file_is_told_with_digest_date_and_minimum(machine):
     data = made_intel.update(signature=0x50654, pf_mask=0xb7, revision=0x2007006, date="2023-03-06", min_revision=0x2006b06)
     entry = found(machine({BASE + "06-55-04": data}))[BASE + "06-55-04"]
-    assert entry == {"path": BASE + "06-55-04", "revision": "0x02007006", "date": "2023-03-06", "min_revision": "0x02006b06",
+    assert entry == {"path": BASE + "06-55-04", "revision": "0x02007006", "date": "2023-03-06", "min_revision": "0x02006b06", "problem": None,
                      "sha256": hashlib.sha256(data).hexdigest(), "package": None, "early_only": False, "caveat": None}
 
 
@@ -74,14 +74,22 @@ def test_a_merged_usr_shows_each_file_once(machine, tmp_path):
 
 
 @pytest.mark.parametrize("data, reason", [
-    (b"", "empty"), (b"\0" * 2048, ""), (made_intel.update()[:-100], "cut off"), (made_intel.update(signature=0x50657), "nothing for this processor"),
-    (made_intel.update(pf_mask=0x01), "nothing for this processor"), (made_intel.update()[:1000] + b"\xff" + made_intel.update()[1001:], "checksum"),
+    (b"", "empty"), (b"\0" * 2048, "neither"), (made_intel.update()[:-100], "cut off"),
+    (made_intel.update()[:1000] + b"\xff" + made_intel.update()[1001:], "checksum"), (b"some text", "neither Intel nor AMD"),
 ])
-def test_a_file_that_serves_nothing_is_listed_without_a_revision_and_explained(machine, data, reason):
+def test_a_damaged_file_is_listed_without_a_revision_and_explained(machine, data, reason):
     host = machine({BASE + "06-55-04": data})
-    assert found(host)[BASE + "06-55-04"]["revision"] is None
-    assert BASE + "06-55-04: " in host.warnings[0]
-    assert reason in host.warnings[0]
+    entry = found(host)[BASE + "06-55-04"]
+    assert entry["revision"] is None
+    assert reason in entry["problem"]
+    assert host.warnings == [BASE + "06-55-04: " + entry["problem"]]
+
+
+@pytest.mark.parametrize("data", [made_intel.update(signature=0x50657), made_intel.update(pf_mask=0x01)])
+def test_a_file_that_holds_nothing_for_this_processor_is_no_problem(machine, data):
+    host = machine({BASE + "06-55-04": data})
+    entry = found(host)[BASE + "06-55-04"]
+    assert (entry["revision"], entry["problem"], host.warnings) == (None, None, [])
 
 
 def test_fifo_loop_and_sparse_giant(machine, tmp_path):
