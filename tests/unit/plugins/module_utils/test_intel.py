@@ -377,3 +377,15 @@ def test_more_signatures_than_any_real_file_are_refused(data):
     updates, problem = read(data)
     assert len(updates) <= 8192
     assert problem and "4096 signatures" in problem or "counts 5000 signatures" in updates[0].problems[0]
+
+
+def test_an_update_far_larger_than_any_real_one_is_refused_without_reading_it(tmp_path):
+    head = bytearray(update()[:48])
+    head[28:32], head[32:36] = ((1 << 30) - 48).to_bytes(4, "little"), (1 << 30).to_bytes(4, "little")
+    with open(str(tmp_path / "sparse"), "w+b") as stream:
+        stream.write(bytes(head))
+        stream.truncate(1 << 30)
+        updates, problem = intel.read(stream)
+        assert problem is None
+        assert "far more than any update" in intel.verify(stream, updates)[0].problems[0]
+        assert stream.tell() < 1 << 20
