@@ -131,6 +131,8 @@ def _wrong(stream, offset):
     try:
         head, data, total = _header(_at(stream, offset, HEADER.size))
         table = offset + HEADER.size + data
+        if total > LARGEST:
+            raise FormatError("%d bytes, far more than any update of Intel's has; its checksum was not taken" % total)
         if _sum(stream, offset, HEADER.size + data):
             yield "wrong checksum of header and data"
         if table < offset + total:
