@@ -190,7 +190,8 @@ def _entry(host, bases, kernel, initrds, args, xen=None, xen_args=None, ucode=No
             if info and not host.is_dir(place):
                 places.setdefault((info.st_dev, info.st_ino), place)
         if len(places) != 1:
-            raise FormatError("%s of the default entry %s" % (path, "may be " + " or ".join(sorted(places.values())) if places else "is not there"))
+            raise FormatError("%s of the default entry %s" % (
+                path.replace(UNKNOWN, "?"), "may be " + " or ".join(sorted(places.values())) if places else "is not there"))
         return places.popitem()[1]
     args, xen_args = [None if UNKNOWN in (text or "") else text for text in (args, xen_args)]
     return {"kernel": found(kernel), "initrds": [found(each) for each in initrds], "args": args,
@@ -216,7 +217,9 @@ def _systemd_boot(host, program):
                         for name in host.names(folder) if name.endswith(end) and not re.search(r"\+0+(-\d+)?\.conf$", name)]  # +0: given up
     wanted = [_variable(host, "EntryOneShot"), _variable(host, "EntryDefault")] + _keys(host, esp + "/loader/loader.conf").get("default", [])[-1:]
     for pattern in [_variable(host, "EntryLastBooted") if each == "@saved" else each for each in wanted] + ["*"]:
-        if pattern and pattern.count("*") < 5 and not fits:
+        if pattern and pattern.count("*") > 4:
+            raise FormatError("systemd-boot's pattern %s is like none that is in use" % pattern)
+        if pattern and not fits:
             fits = sorted((entry for entry in entries if fnmatchcase(entry[0], pattern.lower())), key=lambda entry: version_key(entry[0]))
     if len(set(str(["linux" in entry[2]] + [entry[2].get(key) for key in ("sort-key", "machine-id")]) for entry in fits)) != 1 or "linux" not in fits[0][2]:
         raise FormatError("which of %d entries systemd-boot takes was not found out" % len(fits))
@@ -332,7 +335,8 @@ def _command(host, env, menu, live, words, block):
         env[setting.group(1)] = setting.group(2) if live else UNKNOWN
     elif loading:
         rest, key = tuple(rest[rest[:1] == ["--nounzip"]:]), " " + loading.group(1)
-        env[key] = UNKNOWN if not live else env.get(key, ()) + (rest,) * bool(rest) if key == " module" else rest
+        before = env.get(key, ()) if key == " module" else None
+        env[key] = UNKNOWN if not live or before == UNKNOWN else rest if before is None else before + (rest,) * bool(rest)
     elif name in ("menuentry", "submenu"):
         menu.append((block, rest[0], rest[rest.index("--id") + 1] if "--id" in rest[:-1] else rest[0]) if rest and live else None)
     elif name == "blscfg":

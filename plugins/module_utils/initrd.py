@@ -22,7 +22,8 @@ def facts(host, processor, entry, xen, release, command_line):
     reader = _Reader(host, processor, xen)
     lines = [command_line, entry["args"] if entry else None]
     off = [re.search(OFF, line or "") is not None for line in lines]
-    early = {"tool": _tool(host), "xen_ucode": None, "disabled": True in off or (None if None in lines else False), "kernels": _kernels(host, entry, release, reader)}
+    early = {"tool": _tool(host), "xen_ucode": None, "disabled": True in off or (None if None in lines else False),
+             "kernels": _kernels(host, entry, release, reader)}
     update = None
     if entry and xen:
         option = early["xen_ucode"] = entry["ucode"] or boot.xen_ucode(entry["xen_args"])

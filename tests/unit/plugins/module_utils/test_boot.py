@@ -58,32 +58,32 @@ fi
 if [ "${next""", 1)
 LINUX = """\
 menuentry '%(title)s' --class debian --class os $menuentry_id_option '%(ident)s' {
-	load_video
-	if [ x$grub_platform = xxen ]; then insmod xzio; insmod lzopio; fi
-	if [ x$feature_platform_search_hint = xy ]; then
-	  search --no-floppy --fs-uuid --set=root --hint-bios=hd0,msdos1  0a1b-2c3d
-	else
-	  search --no-floppy --fs-uuid --set=root 0a1b-2c3d
-	fi
-	echo	'Loading Linux %(version)s ...'
-	linux	%(base)svmlinuz-%(version)s root=UUID=0a1b-2c3d ro  quiet
-	echo	'Loading initial ramdisk ...'
-	initrd	%(early)s%(base)sinitrd.img-%(version)s
+\tload_video
+\tif [ x$grub_platform = xxen ]; then insmod xzio; insmod lzopio; fi
+\tif [ x$feature_platform_search_hint = xy ]; then
+\t  search --no-floppy --fs-uuid --set=root --hint-bios=hd0,msdos1  0a1b-2c3d
+\telse
+\t  search --no-floppy --fs-uuid --set=root 0a1b-2c3d
+\tfi
+\techo\t'Loading Linux %(version)s ...'
+\tlinux\t%(base)svmlinuz-%(version)s root=UUID=0a1b-2c3d ro  quiet
+\techo\t'Loading initial ramdisk ...'
+\tinitrd\t%(early)s%(base)sinitrd.img-%(version)s
 }
 """
 XEN = """\
 menuentry '%(title)s' --class xen $menuentry_id_option 'xen-%(ident)s' {
-	echo	'Loading Xen 4.17-amd64 ...'
+\techo\t'Loading Xen 4.17-amd64 ...'
         if [ "$grub_platform" = "pc" -o "$grub_platform" = "" ]; then
             xen_rm_opts=
         else
             xen_rm_opts="no-real-mode edd=off"
         fi
-	multiboot2	%(base)sxen-4.17-amd64.gz placeholder dom0_mem=2G ucode=scan ${xen_rm_opts}
-	echo	'Loading Linux %(version)s ...'
-	module2	%(base)svmlinuz-%(version)s placeholder root=UUID=0a1b-2c3d ro
-	echo	'Loading initial ramdisk ...'
-	module2	--nounzip   %(early)s%(base)sinitrd.img-%(version)s
+\tmultiboot2\t%(base)sxen-4.17-amd64.gz placeholder dom0_mem=2G ucode=scan ${xen_rm_opts}
+\techo\t'Loading Linux %(version)s ...'
+\tmodule2\t%(base)svmlinuz-%(version)s placeholder root=UUID=0a1b-2c3d ro
+\techo\t'Loading initial ramdisk ...'
+\tmodule2\t--nounzip   %(early)s%(base)sinitrd.img-%(version)s
 }
 """
 FOOTER = """\
@@ -150,6 +150,19 @@ def test_grub_takes_the_entry_by_number_id_or_title(default, chosen, values, ver
     assert default.warnings == []
 
 
+@pytest.mark.parametrize("condition, taken", [
+    ("[ a = a ]", True), ("[ a == b ]", False), ("[ a != b ]", True), ("[ a != a ]", False), ("[ ! a = a ]", False), ("[ ! a = b ]", True),
+    ("[ -n \"\" ]", False),
+    ("[ -z \"\" ]", True), ("[ a = b -o a = a ]", True), ("[ a = a -a a = b ]", False), ("[ a = b -o a = a -a x ]", True), ("[ \"$unset\" ]", False),
+    ("[ '' = \"\" ]", True),
+    ("[ -f $prefix/grub.cfg ]", True), ("[ -s ${prefix}/gone ]", False), ("[ \"a'b\" = a\\'b ]", True), ("[ x$feature_menuentry_id = xy ]", True),
+    ("[ '$a' = $a ]", False),
+])
+def test_conditions(default, condition, taken):
+    text = debian("0") + "if %s; then set default='1>1'; fi\n" % condition
+    assert default(grub(text))["kernel"].endswith(OLD) is taken
+
+
 def test_a_title_with_a_greater_than_sign_is_no_submenu(default):
     text = (HEADER % "one >> two") + "".join(LINUX % {"title": title, "ident": version, "version": version, "base": "/boot/", "early": ""}
                                              for title, version in (("other", NEW), ("one > two", OLD)))
@@ -164,7 +177,8 @@ def test_a_title_with_a_greater_than_sign_is_no_submenu(default):
     (grub(debian("0") + "if [ a ]; then true; else if cpuid -l; then set default=2; fi; fi\n"), ""),
     (grub("if [ -e (hd1)/x ]; then\nmenuentry 'before' {\nlinux /x\n}\nfi\n" + debian("1>1")), "known to GRUB alone"),
     (grub(debian("0").replace("initrd\t", "if hwmatch list 3; then initrd /boot/x; fi\ninitrd ")), ""),
-    (grub(debian("0").replace("linux\t", "if hwmatch list 3; then true; else linux\t").replace("\techo\t'Loading init", "fi\n\techo 'init")), "known to GRUB alone"),
+    (grub(debian("0").replace("linux\t", "if hwmatch list 3; then true; else linux\t").replace("\techo\t'Loading init", "fi\n\techo 'init")),
+     "known to GRUB alone"),
     (grub(debian("0").replace("vmlinuz-" + NEW, "vmlinuz-gone")), "is not there"),
     (grub((HEADER % 0) + "menuentry 'Windows' {\n\tchainloader +1\n}\n"), "loads no Linux"),
     (dict(grub(debian()), **{"/boot/grub2/grub.cfg": debian()}), "which one firmware starts is not known"),
@@ -230,13 +244,13 @@ def test_grub_gives_xen_the_first_file_of_a_module_line_only(default):
 
 
 INITRDLESS = """\
-	if [ "${initrdfail}" = 1 ]; then
-	  linux	/boot/vmlinuz-%(version)s root=UUID=x ro
-	  initrd	/boot/initrd.img-%(version)s
-	else
-	  linux	/boot/vmlinuz-%(version)s root=PARTUUID=x ro panic=-1
-	fi
-	initrdfail
+\tif [ "${initrdfail}" = 1 ]; then
+\t  linux\t/boot/vmlinuz-%(version)s root=UUID=x ro
+\t  initrd\t/boot/initrd.img-%(version)s
+\telse
+\t  linux\t/boot/vmlinuz-%(version)s root=PARTUUID=x ro panic=-1
+\tfi
+\tinitrdfail
 }
 """ % {"version": NEW}
 
@@ -286,9 +300,9 @@ blscfg
 if [ "$grub_platform" = "efi" ]; then
   fwsetup --is-supported
   if [ "$?" = 0 ]; then
-	menuentry 'UEFI Firmware Settings' $menuentry_id_option 'uefi-firmware' {
-		fwsetup
-	}
+\tmenuentry 'UEFI Firmware Settings' $menuentry_id_option 'uefi-firmware' {
+\t\tfwsetup
+\t}
   fi
 fi
 """
@@ -367,7 +381,7 @@ def test_an_entry_that_boot_counting_gave_up_is_passed_over(default):
 @pytest.mark.parametrize("change, reason", [
     ({EFIVARS + "x": None}, "EFI variables"),  # a folder in its place: removed below
     ({"/boot/EFI/Linux/arch.efi": "MZ"}, "which of 2 entries"),
-    ({"/boot/EFI/Linux/0.efi": "MZ"}, "which of 2 entries"),
+    ({"/boot/EFI/Linux/0.efi": "MZ"}, "which of 2 entries"), ({"/boot/loader/loader.conf": "default " + "*a" * 30}, "pattern"),
     ({"/boot/loader/entries/z.conf": "title z\nsort-key z\nlinux /z\n"}, "which of 2 entries"),
     ({"/boot/loader/entries/z.conf": "title shell\nefi /shell.efi\n"}, "which of 2 entries"),
 ])
@@ -435,8 +449,11 @@ def test_rhel_8_reads_the_menu_beside_its_efi_program(default):
     ({"/efi/EFI/Linux/arch.efi": "MZ"}, "", "uki"), ({"/boot/efi/EFI/xen/xen.cfg": "[global]"}, "", "xen.efi"),
     ({"/etc/kernel/proxmox-boot-uuids": "7A1C-4E0B\n", "/boot/grub/grub.cfg": debian()}, "", "proxmox-boot-tool"),
     (dict(bls(RELEASES), **{"/run/ostree-booted": ""}), "", "ostree"), (bls(RELEASES), "root=x ostree=/ostree/boot.1/fedora/0", "ostree"),
-    (dict(grub(debian(), mounts=PLAIN.replace("ext4", "btrfs").replace("rw,rel", "ro,rel")), **{"/usr/sbin/transactional-update": ""}), "", "transactional-update"),
+    (dict(grub(debian(), mounts=PLAIN.replace("ext4", "btrfs").replace("rw,rel", "ro,rel")), **{"/usr/sbin/transactional-update": ""}), "",
+     "transactional-update"),
     (dict(grub(debian()), **{"/usr/sbin/transactional-update": ""}), "", "grub"),
+    (dict(grub(debian(), mounts=PLAIN.replace("ext4", "btrfs")), **{"/usr/sbin/transactional-update": ""}), "", "grub"),
+    (grub(debian()), "netroot=iscsi:10.0.0.1::::iqn.x rd.iscsi.initiator=iqn.y ip=dhcp", "grub"),  # the firmware's disk, with GRUB on it
     (grub(debian()), "root=/dev/nfs nfsroot=10.0.0.1:/srv ip=dhcp", "network"), ({}, "initrd=x BOOTIF=01-52-54-00-12-34-56", "network"),
     ({}, "root=live:http://10.0.0.1/root.img", "network"), ({}, "quiet", None), ({"/boot/extlinux/extlinux.conf": "DEFAULT linux\n"}, None, "extlinux"),
     (dict(systemd_boot(a=""), **grub(debian())), "", "grub"),  # no loader left its name: GRUB came before them
@@ -462,6 +479,8 @@ def mounted(kind, source="/dev/sda2", number="8:2", options="rw,relatime", place
     ({"mounts": mounted("ext4", "/dev/mapper/x", "253:1"), "/sys/dev/block/253:1/dm/uuid": "part1-mpath-abc"}, True, None),
     ({"mounts": mounted("ext4", "/dev/root"), "/sys/dev/block/8:2/uevent": "MAJOR=8\nDEVNAME=sda2\n"}, True, None),
     ({"mounts": mounted("ext4", "/dev/root")}, None, "not known"), ({"mounts": mounted("f2fs")}, None, "not known"),
+    ({"mounts": mounted("ext4", "/dev/disk/x", "9:0"), "/sys/dev/block/9:0/md/level": "raid1"}, False, "on RAID"),
+    ({"mounts": mounted("autofs", "systemd-1", "0:30") + mounted("ext4")}, True, None),  # what is mounted last is what is there
     ({"mounts": mounted("ext4", "/dev/md0", place="/boot-not")}, True, None), ({"mounts": ""}, None, "neither"),
     ({"mounts": "", "/etc/fstab": "# disks\n/dev/sda2 / ext4 defaults 0 1\n"}, True, None),
     ({"mounts": "", "/etc/fstab": "UUID=1-2 / ext4 defaults 0 1\n"}, None, "not known"),
@@ -471,6 +490,7 @@ def mounted(kind, source="/dev/sda2", number="8:2", options="rw,relatime", place
     ({"text": debian().replace("next_entry", "other")}, False, "does not look at next_entry"),
     ({"text": debian(header=BTRFS), "mounts": mounted("btrfs"), "env_block": "512+1"}, True, None),
     ({"text": debian(header=BTRFS), "mounts": mounted("btrfs")}, False, "cannot write"),
+    ({"mounts": mounted("btrfs"), "env_block": "512+1"}, False, "cannot write"),  # a menu from before
     ({"text": debian(header=BTRFS), "mounts": mounted("btrfs", "/dev/md1", "9:1"), "env_block": "512+1"}, False, "on RAID"),
 ])
 def test_whether_grub_can_boot_an_entry_just_once(machine, change, verdict, reason):
@@ -504,7 +524,8 @@ KEXEC = {"/etc/default/kexec": "# kexec-tools\nLOAD_KEXEC=true\n", "/etc/init.d/
 
 @pytest.mark.parametrize("files, verdict", [
     ({"/sys/kernel/kexec_loaded": "1\n"}, True), ({"/sys/kernel/kexec_loaded": "0\n"}, False), ({}, None), ({"/sys/kernel/mm": None}, False),
-    (KEXEC, True), ({"/etc/default/kexec": "LOAD_KEXEC=true\n"}, None), (dict(KEXEC, **{"/etc/default/kexec": "LOAD_KEXEC=false\n", "/sys/kernel/mm": None}), False),
+    (KEXEC, True), ({"/etc/default/kexec": "LOAD_KEXEC=true\n"}, None),
+    (dict(KEXEC, **{"/etc/default/kexec": "LOAD_KEXEC=false\n", "/sys/kernel/mm": None}), False),
     (dict(KEXEC, **{"/etc/default/kexec": "#LOAD_KEXEC=true\n"}), None),
 ])
 def test_whether_a_reboot_is_a_kexec(machine, files, verdict):
@@ -533,10 +554,15 @@ def test_xen_ucode(line, option):
 
 @pytest.mark.parametrize("text", [
     "menuentry 'x' {\n" * 3000, "}\n" * 3000 + debian(), "{ " * 5000, "if [ a ]; then\n" * 3000 + "menuentry", "fi\n" * 3000, "else\n" * 100, "submenu",
-    "menuentry", "menuentry {\n}\n", "set default='\nmenuentry 'x {\n", 'set default="\\', "linux", "menuentry x {\nlinux\n}\n", "menuentry x {\nmodule2\nmultiboot2\n}\n",
-    "menuentry x {\nmultiboot2 /boot/ucode.img\nmodule2 --nounzip\nmodule2\n}\n", "if [ ]; then set default=1; fi\nmenuentry x {\n}\n", "blscfg\n" * 99, "[ -s", "if\n",
-    "source $prefix/grub.cfg\n" * 20 + "menuentry x {\n}\n", "$" * 99999, "\\" * 200000, "menuentry '" + "'\"" * 60000, "''" * 130000, "\"\"" * 130000, "\"" + "\\x" * 120000, "a=1 " * 50000, "menuentry \0 {\nlinux \0\n}\n",
-    "menuentry x {\nlinux /boot/ucode.img $a\n}\n" * 2000, "set default=" + ">" * 9999 + "\nmenuentry x {\n}\n", "x" * (300 << 10), "menuentry\n" + "\n" * (255 << 10),
+    "menuentry", "menuentry {\n}\n", "set default='\nmenuentry 'x {\n",
+    'set default="\\', "linux", "menuentry x {\nlinux\n}\n", "menuentry x {\nmodule2\nmultiboot2\n}\n",
+    "menuentry x {\nmultiboot2 /boot/ucode.img\nif cpuid -l; then module2 /x; fi\nmodule2 /x\n}\n", "linux /x\n" * 9 + "module /x\n" * 9,
+    "menuentry x {\nmultiboot2 /boot/ucode.img\nmodule2 --nounzip\nmodule2\n}\n", "if [ ]; then set default=1; fi\nmenuentry x {\n}\n", "blscfg\n" * 99,
+    "[ -s", "if\n",
+    "source $prefix/grub.cfg\n" * 20 + "menuentry x {\n}\n", "$" * 99999,
+    "\\" * 200000, "menuentry '" + "'\"" * 60000, "''" * 130000, "\"\"" * 130000, "\"" + "\\x" * 120000, "a=1 " * 50000, "menuentry \0 {\nlinux \0\n}\n",
+    "menuentry x {\nlinux /boot/ucode.img $a\n}\n" * 2000, "set default=" + ">" * 9999 + "\nmenuentry x {\n}\n", "x" * (300 << 10),
+    "menuentry\n" + "\n" * (255 << 10),
 ])
 def test_a_broken_menu_is_no_entry_and_costs_little(machine, text):
     host = machine(grub(text))
@@ -561,9 +587,10 @@ def test_folders_pipes_and_link_loops_in_place_of_files(machine, tmp_path):
     assert boot.facts(host, "")["system"] is None
 
 
-WORDS = st.sampled_from("""if elif else fi then [ ] ; { } \n -a -o -z -n -s ! = != "${next_entry}" $prefix/grubenv 'x' "y" menuentry submenu linux initrd module2 multiboot2
-    set default=1 default=x default="${saved_entry}" $menuentry_id_option --id source configfile $prefix/grub.cfg load_env blscfg function /boot/vmlinuz-%s
-    search --set=root a=$b " ' \\ # > >> ${ $""".replace("%s", NEW).split(" ") + ["\n", "x>y", "\0"])
+WORDS = st.sampled_from(
+    "if elif else fi then [ ] ; { } -a -o -z -n -s ! = != menuentry submenu linux initrd module2 multiboot2 set default=1 default=x load_env blscfg".split()
+    + "function source configfile search --set=root --id a=$b > >> ${ $ \" ' \\ # 'x' \"y\" $prefix/grub.cfg $prefix/grubenv $menuentry_id_option".split()
+    + ['"${next_entry}"', 'default="${saved_entry}"', "/boot/vmlinuz-" + NEW, "\n", "\n", "x>y", "\0"])
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -578,13 +605,16 @@ def test_no_menu_raises(machine, words, entry):
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(texts=st.lists(st.text(max_size=60) | st.sampled_from(["default *", "linux /a", "[global]\ndefault=x", "kernel=a", "sort-key b"]), min_size=4, max_size=4),
-       data=st.binary(max_size=60))
+@given(texts=st.lists(st.text(max_size=60) | st.sampled_from((
+    "default *", "linux /a", "[global]\ndefault=x", "kernel=a", "sort-key b", "LABEL a\nDEFAULT a\nKERNEL", "menu default")), min_size=4, max_size=4),
+    data=st.binary(max_size=60))
 def test_no_other_file_raises(machine, texts, data):
     host = machine(dict(systemd_boot(texts[0], a="\n" + texts[1]), **{EFIVARS + "LoaderEntryDefault-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f": data}))
     boot.default_entry(host)
     boot.xen_ucode(texts[2])
     host = machine({"/boot/EFI/systemd/systemd-bootx64.efi": ""})
     boot.facts(host, texts[3])
+    other = machine({"/boot/extlinux.conf": "\n".join(texts)})
+    boot.default_entry(other)
     other = machine({"/proc/self/mountinfo": "\n".join(texts), "/etc/fstab": "\n".join(texts), "/usr/sbin/transactional-update": ""})
     boot.facts(other, texts[2])
