@@ -42,7 +42,8 @@ def gather(host, wanted=("all",)):
         # only options that bear on microcode: a command line may hold secrets
         "command_line": None if command_line is None else re.findall(r"(?:^|\s)(dis_ucode_ldr|(?:microcode[.=]|nosmt|mitigations=|tsx=)\S*)", command_line),
         "distro": section("distro", distro.facts, host),
-        "kernel_config": None, "early": None, "boot": None, "late": None, "files": None, "firmware": None, "vulnerabilities": None, "pending": None, "applicable": None,
+        "kernel_config": None, "early": None, "boot": None, "late": None, "files": None, "firmware": None, "vulnerabilities": None,
+        "pending": None, "applicable": None,
     }
     dmi = dict((name, host.text("/sys/class/dmi/id/" + name, 4096) or None) for name in ("sys_vendor", "product_name", "bios_version", "bios_date"))
     facts["cpu"], processor, flags = section("cpu", cpu.read, host) or (None, None, None)

@@ -99,11 +99,10 @@ def _xen(host, found, guests):
     if host.live and not said:
         host.warn("xl info: no answer; without it neither Xen's command line nor the number of physical CPUs is known (are the matching xen-utils installed?)")
     found["version"] = said.get("xen_version", "").strip() or found["version"]
-    command_line = said.get("xen_commandline")
     patches = host.run(["xen-livepatch", "list"])
     listed = [name for name in host.names("/sys/devices/system/xen_cpu") if re.match(r"xen_cpu\d+$", name)]  # dom0's kernel lists the machine's
-    found["xen"] = {"dom0": kind, "physical_cpus": number(said.get("nr_cpus"), 10) or len(listed) or None, "command_line": command_line and command_line.strip(),
-                    "ucode": None, "tool": None, "tool_features": None,
+    found["xen"] = {"dom0": kind, "physical_cpus": number(said.get("nr_cpus"), 10) or len(listed) or None,
+                    "command_line": said["xen_commandline"].strip() if "xen_commandline" in said else None, "ucode": None, "tool": None, "tool_features": None,
                     "livepatches": re.findall(r"^\s*(\S+)\s*\|\s*APPLIED", patches.out, re.M) if patches and patches.rc == 0 else None}
     listing = host.run(["xl", "list"]) if guests else None
     if listing and listing.rc == 0:

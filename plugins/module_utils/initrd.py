@@ -15,8 +15,9 @@ MOST = 32  # kernels looked at
 def facts(host, processor, entry, xen, release, command_line):
     """(section early, pending): pending is the revision that the next boot would load, where it is newer than what runs.
 
-    entry: from boot.default_entry(); xen: whether this is dom0. kernels: version, initrd, revision, carries, running, default; newest
-    first. carries: "update", "none" (nothing for this processor in what is read first), or None where that is not known.
+    entry: from boot.default_entry(); xen: whether this is dom0. kernels: version, initrd, image (another file that the microcode is in),
+    revision, carries, running, default; newest first. carries: "update", "none" (nothing for this processor in what is read first), or
+    None where that is not known. loads: the same of the next boot, whose loader may be switched off.
     """
     xen = bool(entry["xen"]) if entry else xen
     reader = _Reader(host, processor, xen)
@@ -24,12 +25,13 @@ def facts(host, processor, entry, xen, release, command_line):
     off = [re.search(OFF, line or "") is not None for line in lines]
     early = {"tool": _tool(host), "xen_ucode": None, "disabled": True in off or (None if None in lines else False),
              "kernels": _kernels(host, entry, release, reader)}
-    update = None
+    loads = update = None
     if entry and xen:
         option = early["xen_ucode"] = entry["ucode"] or boot.xen_ucode(entry["xen_args"])
-        update = _xen(host, entry, option, reader)
-    elif entry and lines[1] is not None and not off[1]:
-        update = reader.first(entry["initrds"])[1]
+        loads, update = _xen(host, entry, option, reader)
+    elif entry and lines[1] is not None:
+        loads, update = ("none", None) if off[1] else reader.first(entry["initrds"])[:2]
+    early["loads"] = loads
     if update and processor.revision is None:
         host.warn("the next boot has revision %s to load; which one runs is not known, and so not whether that is newer" % hex8(update.revision))
     return early, hex8(update.revision) if update and processor.revision is not None and update.revision > processor.revision else None
@@ -69,9 +71,10 @@ def _kernels(host, entry, running, reader):
             own = own if own in chain else chain[-1] if chain else None
         else:  # generated menus name images of nothing but microcode first in every entry
             chain = [each for each in (entry["initrds"] if entry else ()) if re.search(r"ucode|-uc\.img$", each)] + [own]
-        carries, update = reader.first(chain) if own or default else (None, None)
+        carries, update, source = reader.first(chain) if own or default else (None, None, None)
         version = fits[0] if len(fits) == 1 else name
-        found.append({"version": version, "initrd": own, "revision": hex8(update.revision) if update else None, "carries": carries,
+        found.append({"version": version, "initrd": own, "image": source if source != own else None,
+                      "revision": hex8(update.revision) if update else None, "carries": carries,
                       "running": version == running, "default": default})
     return found
 
@@ -83,14 +86,14 @@ class _Reader(object):
         self.host, self.processor, self.xen, self.seen = host, processor, xen, {}
 
     def first(self, paths):
-        """(carries, Update or None) of initrds as they are loaded: the first one with a microcode file counts (LNX-core, XEN)."""
+        """(carries, Update or None, path) of initrds as they are loaded: the first one with a microcode file counts (LNX-core, XEN)."""
         for path in paths:
             if path not in self.seen:
                 self.seen[path] = self.read(path)
             carries, update, further = self.seen[path]
             if not further:
-                return carries, update
-        return "none", None
+                return carries, update, path
+        return "none", None, None
 
     def read(self, path, packed=True):
         """(carries, Update or None, whether the next initrd is looked into) of an initrd, or of microcode that is not packed in one."""
@@ -118,15 +121,16 @@ class _Reader(object):
 
 
 def _xen(host, entry, option, reader):
-    """The Update that Xen would load at the next boot, or None."""
+    """(carries, Update or None) of what Xen would load at the next boot."""
     if option == "scan":
-        return reader.first(entry["initrds"])[1]
+        return reader.first(entry["initrds"])[:2]
     version = re.findall(r"xen-(\d+)\.(\d+)", host.link(entry["xen"]) or entry["xen"])
     if option == "none" and (not version or tuple(map(int, version[0])) > (4, 20)):
         host.warn("%s may have been built to scan for microcode without ucode=scan: what it loads is not known" % entry["xen"])
+        return None, None
     if option and re.match(r"[-/\d]", option):
         modules = [entry["kernel"]] + entry["initrds"]
         number = int(option, 16 if "x" in option else 10) if option[0] != "/" else 0
         path = option if option[0] == "/" else (modules + [None] * number)[number] if number and -number < len(modules) else None
-        return reader.read(path, False)[1] if path else None
-    return None
+        return reader.read(path, False)[:2] if path else ("none", None)
+    return option and "none", None

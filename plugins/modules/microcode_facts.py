@@ -115,7 +115,11 @@ ansible_facts:
             - C(xen), in dom0, holds C(dom0), C(physical_cpus), C(command_line), C(ucode), C(tool), C(tool_features), C(livepatches).
           type: dict
         early:
-          description: C(tool) that builds initrds, C(disabled), C(xen_ucode) and C(kernels) with the revision that each one's initrd carries.
+          description:
+            - C(tool) that builds initrds, C(disabled) where a kernel option switches the loader off, C(xen_ucode) of the next boot, and C(kernels)
+              with the revision that each one's C(initrd), or an C(image) loaded before it, carries for this processor.
+            - C(carries) of a kernel and C(loads) of the next boot are V(update), V(none) where there is nothing for this processor, or V(null)
+              where that is not known.
           type: dict
         boot:
           description: C(system), C(one_time_entry) and C(why_not), C(reboot_is_kexec).

@@ -134,8 +134,7 @@ class View:
         read = [(self.revision(part(each, "revision")), each) for each in self.files or ()]
         self.at_hand, self.newest = max((item for item in read if item[0] is not None), key=lambda item: item[0], default=(None, None))
         # a file whose revision is not known may hold a newer one, unless its reader says that it holds none for this processor
-        self.doubtful = [path for path in (clean(part(each, "path")) or "?" for revision, each in read if revision is None)
-                         if "%s: holds nothing for this processor" % path not in self.warnings]
+        self.doubtful = [clean(part(each, "path")) or "?" for revision, each in read if revision is None and part(each, "problem")]
         self.initrd, self.no_newer, self.obstacle = None, False, None
         self._boot(part(facts, "early"))
         self.notes = []
@@ -152,16 +151,14 @@ class View:
     def _boot(self, early):
         """no_newer: whether it is known that the next boot loads nothing newer; obstacle: why it does not load what is at hand."""
         default = next((each for each in items(part(early, "kernels")) if part(each, "default") is True), None)
-        if default is None or self.running is None:
+        image = clean(part(default, "image"), 100)
+        self.initrd = image or clean(part(default, "initrd"), 100)
+        loads, option, lack = part(early, "loads"), None, None
+        if default is None or self.running is None or loads not in ("update", "none"):
             return
-        self.initrd = clean(part(default, "initrd"), 100)
         carries, revision = part(default, "carries"), self.revision(part(default, "revision"))
-        option = lack = None
         if part(self.facts, "hypervisor", "type") == "xen":
-            said = part(early, "xen_ucode")
-            if said not in ("scan", "none", "off"):  # it names a file or a module, or is not known
-                return
-            if said != "scan" and not any("built to scan" in text for text in self.warnings):
+            if part(early, "xen_ucode") in ("none", "off") and loads == "none":
                 option = "Xen is started without ucode=scan, so that it takes none from the initrd"
         elif part(early, "disabled") is True and carries == "update":
             option = "the kernel's loader is switched off (dis_ucode_ldr)"
@@ -171,10 +168,9 @@ class View:
             lack = "%s carries %s" % (self.initrd, hex8(revision))
         if lack:
             caveat = clean(part(self.newest, "caveat"), 60)
-            lack += "; microcode_ctl may hold the newer one back (caveat %s)" % caveat if caveat else REBUILD.get(part(early, "tool"), "")
+            lack += "; microcode_ctl may hold the newer one back (caveat %s)" % caveat if caveat else "" if image else REBUILD.get(part(early, "tool"), "")
         self.obstacle = "; ".join(filter(None, (option, lack))) or None
-        stays = carries == "none" or carries == "update" and revision is not None and revision <= self.running
-        self.no_newer = self.pending is None and bool(option or stays)
+        self.no_newer = self.pending is None
 
     def said(self, about=None):
         """What the host's warnings give as the reason; where some begin with about, those."""

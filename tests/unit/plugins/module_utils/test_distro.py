@@ -11,7 +11,8 @@ SID = "PRETTY_NAME=\"Debian GNU/Linux forky/sid\"\nNAME=\"Debian GNU/Linux\"\nVE
 
 @pytest.mark.parametrize("release, files, expected", [
     ('ID=debian\nVERSION_ID="12"\nVERSION_CODENAME=bookworm\n', {"/etc/debian_version": "12.11\n"}, ("debian", "debian", "12", "stable")),
-    (SID, {"/etc/debian_version": "forky/sid\n", "/etc/apt/sources.list": "deb http://deb.debian.org/debian sid main\n"}, ("debian", "debian", None, "unstable")),
+    (SID, {"/etc/debian_version": "forky/sid\n", "/etc/apt/sources.list": "deb http://deb.debian.org/debian sid main\n"},
+     ("debian", "debian", None, "unstable")),
     (SID, {"/etc/debian_version": "forky/sid\n", "/etc/apt/sources.list": "# deb http://deb.debian.org/debian sid main\n"
            "deb [signed-by=/usr/share/keyrings/k.gpg] http://deb.debian.org/debian testing main\n"}, ("debian", "debian", None, "testing")),
     (SID, {"/etc/apt/sources.list.d/debian.sources": "Types: deb\nURIs: http://deb.debian.org/debian\nSuites: forky forky-updates\n"},
@@ -59,7 +60,8 @@ PATH = "/lib/firmware/intel-ucode/06-55-04"
     ({"/var/lib/dpkg/info/intel-microcode.list": "/.\n/lib\n%s\n" % PATH,
       "/var/lib/dpkg/status": "Package: bash\nVersion: 5\n\nPackage: intel-microcode\nStatus: install ok installed\nVersion: 3.20251111.1~deb12u1\n\n"},
      PATH, "intel-microcode 3.20251111.1~deb12u1"),
-    ({"/var/lib/dpkg/info/intel-microcode.list": "/usr%s\n" % PATH, "/var/lib/dpkg/status": "Package: intel-microcode\nVersion: 3\n"}, PATH, "intel-microcode 3"),
+    ({"/var/lib/dpkg/info/intel-microcode.list": "/usr%s\n" % PATH, "/var/lib/dpkg/status": "Package: intel-microcode\nVersion: 3\n"}, PATH,
+     "intel-microcode 3"),
     ({"/var/lib/dpkg/info/intel-microcode.list": "/other\n", "/var/lib/dpkg/status": "Package: intel-microcode\nVersion: 3\n"}, PATH, None),
     ({"/var/lib/pacman/local/intel-ucode-20251111-1/files": "%%FILES%%\nusr/\nusr%s\n" % PATH}, "/usr" + PATH, "intel-ucode 20251111-1"),
     ({"/lib/apk/db/installed": "C:Q1\nP:bash\nV:5-r0\nF:bin\nR:bash\n\nC:Q1\nP:intel-ucode\nV:20251111-r0\nF:lib/firmware/intel-ucode\nR:06-55-04\n"}, PATH,

@@ -11,7 +11,8 @@ from ansible_collections.fleet.microcode.tests.fleet.machine import cpuinfo
 
 PATH = "/lib/firmware/intel-ucode/06-55-04"
 SERVER = {"/proc/cpuinfo": cpuinfo(2), "/proc/sys/kernel/osrelease": "6.1.0-41-amd64\n", "/proc/cmdline": "BOOT_IMAGE=/vmlinuz root=/dev/sda1 quiet secret=1\n",
-          "/etc/os-release": 'ID=debian\nVERSION_ID="12"\n', "/sys/class/dmi/id/sys_vendor": "Dell Inc.\n", "/sys/class/dmi/id/product_name": "PowerEdge R740\n",
+          "/etc/os-release": 'ID=debian\nVERSION_ID="12"\n', "/sys/class/dmi/id/sys_vendor": "Dell Inc.\n",
+          "/sys/class/dmi/id/product_name": "PowerEdge R740\n",
           "/sys/class/dmi/id/bios_version": "2.19.1\n", "/sys/class/dmi/id/bios_date": "06/04/2023\n", PATH: made_intel.update(),
           "/sys/devices/system/cpu/vulnerabilities/gather_data_sampling": "Vulnerable: No microcode\n"}
 
@@ -105,7 +106,8 @@ VULNERABILITIES = {  # of a Xeon Gold 6148 on Linux 6.1, long ones among them
     "retbleed": "Mitigation: IBRS", "spec_rstack_overflow": "Not affected", "spec_store_bypass": "Mitigation: Speculative Store Bypass disabled via prctl",
     "spectre_v1": "Mitigation: usercopy/swapgs barriers and __user pointer sanitization",
     "spectre_v2": "Mitigation: IBRS; IBPB: conditional; STIBP: conditional; RSB filling; PBRSB-eIBRS: Not affected; BHI: Not affected",
-    "srbds": "Not affected", "tsa": "Not affected", "tsx_async_abort": "Mitigation: Clear CPU buffers; SMT vulnerable", "vmscape": "Mitigation: IBPB before exit to userspace"}
+    "srbds": "Not affected", "tsa": "Not affected", "tsx_async_abort": "Mitigation: Clear CPU buffers; SMT vulnerable",
+    "vmscape": "Mitigation: IBPB before exit to userspace"}
 
 
 def test_the_reply_for_128_cpus_stays_under_4_kib(machine):

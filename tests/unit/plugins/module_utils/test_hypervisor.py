@@ -7,7 +7,8 @@ from ansible_collections.fleet.microcode.tests.fleet.machine import cpuinfo
 
 BARE = {"fpu", "vme"}
 GUEST = BARE | {"hypervisor"}
-XEN = {"/sys/hypervisor/type": "xen\n", "/sys/hypervisor/version/major": "4\n", "/sys/hypervisor/version/minor": "17\n", "/sys/hypervisor/version/extra": ".7\n"}
+XEN = {"/sys/hypervisor/type": "xen\n", "/sys/hypervisor/version/major": "4\n", "/sys/hypervisor/version/minor": "17\n",
+       "/sys/hypervisor/version/extra": ".7\n"}
 DOM0 = dict(XEN, **{"/proc/xen/capabilities": "control_d\n", "/sys/hypervisor/guest_type": "PV\n"})
 INFO = "release                : 6.1.0-41-amd64\nnr_cpus                : 2\nxen_version            : 4.17.7\nxen_commandline        : placeholder ucode=scan\n"
 BANNER = "(XEN) Xen version 4.17.7 (Debian 4.17.7-1) (pkg-xen-devel@lists.alioth.debian.org) debug=n\n"
@@ -87,8 +88,10 @@ def test_guests_of_a_kvm_host_are_counted_only_where_module_and_records_agree(ma
 
 
 def test_dom0_tells_of_the_hypervisor(machine):
-    listing = ("Name                                        ID   Mem VCPUs\tState\tTime(s)\nDomain-0                                     0  1024     2     r-----      23.4\n"
-               "web 1                                        1   128     1     -b----       3.0\ndb                                           2   128     1     --p---       2.9\n")
+    listing = ("Name                                        ID   Mem VCPUs\tState\tTime(s)\n"
+               "Domain-0                                     0  1024     2     r-----      23.4\n"
+               "web 1                                        1   128     1     -b----       3.0\n"
+               "db                                           2   128     1     --p---       2.9\n")
     patches = " ID                                     | status     | metadata\n----+\nxsa-400                                | APPLIED    |\nxsa-401 | CHECKED |\n"
     found = hypervisor.facts(machine(DOM0, {"xl info": INFO, "xl list": listing, "xen-livepatch list": patches}), GUEST, None)
     assert (found["role"], found["type"], found["version"]) == ("host", "xen", "4.17.7")

@@ -52,9 +52,9 @@ def told(machine, files, default=DEFAULT, processor=CPU, xen=False, running=OLD,
 
 def test_each_kernel_with_what_its_initrd_carries(machine):
     early_section, pending, warnings = told(machine, debian())
-    assert early_section == {"tool": "initramfs-tools", "xen_ucode": None, "disabled": False, "kernels": [
-        {"version": NEW, "initrd": "/boot/initrd.img-" + NEW, "revision": "0x02007006", "carries": "update", "running": False, "default": True},
-        {"version": OLD, "initrd": "/boot/initrd.img-" + OLD, "revision": "0x02000064", "carries": "update", "running": True, "default": False}]}
+    assert early_section == {"tool": "initramfs-tools", "xen_ucode": None, "disabled": False, "loads": "update", "kernels": [
+        {"version": NEW, "initrd": "/boot/initrd.img-" + NEW, "image": None, "revision": "0x02007006", "carries": "update", "running": False, "default": True},
+        {"version": OLD, "initrd": "/boot/initrd.img-" + OLD, "image": None, "revision": "0x02000064", "carries": "update", "running": True, "default": False}]}
     assert pending == "0x02007006" and warnings == []
 
 
@@ -77,6 +77,7 @@ def test_what_is_not_known_to_run_makes_nothing_pending(machine):
 def test_a_loader_that_is_switched_off_loads_nothing(machine, line, args, disabled, pending):
     early_section, awaited, _warnings = told(machine, debian(), dict(DEFAULT, args=args), line=line)
     assert early_section["disabled"] is disabled and (awaited is not None) == pending
+    assert early_section["loads"] == ("update" if pending else "none" if args else None)
 
 
 def test_without_a_default_entry_the_kernels_are_still_told(machine):
@@ -152,9 +153,9 @@ def test_arch_names_images_of_microcode_before_each_kernels_initrd(machine):
     os.symlink("usr/lib", host.root + "/lib")
     early_section, pending = initrd.facts(host, CPU, os_links, False, "6.17.8-arch1-1", "rw")
     assert early_section["tool"] == "mkinitcpio" and pending == "0x02007006"
-    assert {"version": "6.17.8-arch1-1", "initrd": "/boot/initramfs-linux.img", "revision": "0x02007006", "carries": "update", "running": True,
+    assert {"version": "6.17.8-arch1-1", "initrd": "/boot/initramfs-linux.img", "image": "/boot/intel-ucode.img", "revision": "0x02007006", "carries": "update", "running": True,
             "default": True} in early_section["kernels"]
-    assert {"version": "6.12.58-1-lts", "initrd": "/boot/initramfs-linux-lts.img", "revision": "0x02007006", "carries": "update", "running": False,
+    assert {"version": "6.12.58-1-lts", "initrd": "/boot/initramfs-linux-lts.img", "image": "/boot/intel-ucode.img", "revision": "0x02007006", "carries": "update", "running": False,
             "default": False} in early_section["kernels"]
 
 
@@ -167,20 +168,21 @@ def test_arch_names_images_of_microcode_before_each_kernels_initrd(machine):
 def test_names_of_other_distributions(machine, kernel, image_name, release):
     files = {"/boot/" + kernel: "k", "/boot/" + image_name: image(intel()), "/lib/modules/%s/x" % release: "", "/lib/modules/5.4.1/x": ""}
     kernels = told(machine, files, None, running=release)[0]["kernels"]
-    assert kernels == [{"version": release, "initrd": "/boot/" + image_name, "revision": "0x02007006", "carries": "update", "running": True, "default": False}]
+    assert kernels == [{"version": release, "initrd": "/boot/" + image_name, "image": None, "revision": "0x02007006", "carries": "update", "running": True, "default": False}]
 
 
 def test_gentoo_with_an_image_of_microcode_named_first(machine):
     files = {"/boot/kernel-6.6.58-gentoo": "k", "/boot/initramfs-6.6.58-gentoo.img": image(), "/boot/intel-uc.img": early(intel()), "/usr/bin/genkernel": ""}
     early_section, pending, _warnings = told(machine, files, entry("/boot/kernel-6.6.58-gentoo", "/boot/intel-uc.img", "/boot/initramfs-6.6.58-gentoo.img"))
     assert pending == "0x02007006" and early_section["tool"] == "genkernel" and early_section["kernels"][0]["initrd"] == "/boot/initramfs-6.6.58-gentoo.img"
+    assert early_section["kernels"][0]["image"] == "/boot/intel-uc.img"
 
 
 def test_a_kernel_on_the_efi_system_partition(machine):
     base = "/efi/0123/%s/" % NEW
     files = {base + "linux": "k", base + "initrd.img": image(intel()), "/lib/modules/%s/x" % NEW: "", "/usr/bin/dracut": ""}
     early_section, pending, _warnings = told(machine, files, entry(base + "linux", base + "initrd.img"), running=NEW)
-    assert early_section["kernels"] == [{"version": NEW, "initrd": base + "initrd.img", "revision": "0x02007006", "carries": "update", "running": True,
+    assert early_section["kernels"] == [{"version": NEW, "initrd": base + "initrd.img", "image": None, "revision": "0x02007006", "carries": "update", "running": True,
                                          "default": True}]
     assert pending == "0x02007006" and early_section["tool"] == "dracut"
 
@@ -192,7 +194,7 @@ def test_a_link_to_a_kernel_is_no_second_one(machine, tmp_path):
     os.symlink("initrd-4.19.0+1.img", str(tmp_path / "boot/initrd-4.19-xen.img"))
     default = entry("/boot/vmlinuz-4.19-xen", "/boot/initrd-4.19-xen.img", xen="/boot/xen-4.17.5-3.gz", xen_args="ucode=scan")
     early_section, pending = initrd.facts(host, CPU, default, True, "4.19.0+1", "ro")
-    assert early_section["kernels"] == [{"version": "4.19.0+1", "initrd": "/boot/initrd-4.19-xen.img", "revision": "0x02007006", "carries": "update",
+    assert early_section["kernels"] == [{"version": "4.19.0+1", "initrd": "/boot/initrd-4.19-xen.img", "image": None, "revision": "0x02007006", "carries": "update",
                                          "running": True, "default": True}] and pending == "0x02007006"
 
 
@@ -229,6 +231,7 @@ def test_on_xen_its_own_option_decides(machine, default, option, pending, warnin
     files = dict(debian(), **{"/boot/raw.bin": intel(), "/boot/plain.img": image(), "/boot/xen.gz": "", "/boot/xen-4.17-amd64.gz": "", "/boot/xen-4.21.gz": ""})
     early_section, awaited, warnings = told(machine, files, default, xen=True)
     assert early_section["xen_ucode"] == option and (awaited == "0x02007006") == pending and (awaited is None) != pending
+    assert early_section["loads"] == ("update" if pending else None if warning or option is None else "none")
     assert len(warnings) == (warning is not None) and (warning or "") in "".join(warnings)
 
 

@@ -19,7 +19,7 @@ FACTS = {
     "cpu": {"vendor": "GenuineIntel", "name": "Intel(R) Xeon(R) Gold 6148 CPU @ 2.40GHz", "family": 6, "model": 85, "stepping": 4,
             "signature": "0x00050654", "revision": OLD, "revisions": {OLD: [0, 1, 2, 3]}, "unread": 0},
     "hypervisor": {"role": "none", "type": None, "xen": None},
-    "early": {"tool": "initramfs-tools", "disabled": False, "xen_ucode": None,
+    "early": {"tool": "initramfs-tools", "disabled": False, "xen_ucode": None, "loads": "update",
               "kernels": [{"initrd": "/boot/other", "revision": NEWEST, "carries": "update", "default": False},
                           {"initrd": "/boot/initrd.img-6.1.0", "revision": NEW, "carries": "update", "default": True}]},
     "files": [{"path": "/lib/firmware/intel-ucode/06-55-04", "revision": NEW, "sha256": "00"}],
@@ -45,13 +45,13 @@ def good(**changes):
 
 
 def files(*revisions):
-    return [{"path": "/lib/firmware/%d" % index, "revision": revision, "sha256": "00"} for index, revision in enumerate(revisions)]
+    return [{"path": "/lib/firmware/%d" % index, "revision": revision, "problem": None if revision else "damaged", "sha256": "00"} for index, revision in enumerate(revisions)]
 
 
-def boots(revision=None, carries="update", **changes):
+def boots(revision=None, carries="update", image=None, **changes):
     """A host with a newer file and nothing pending; its default initrd carries this."""
-    made = good(pending=None, **changes)
-    made["ansible_facts"]["microcode"]["early"]["kernels"][1].update(revision=revision, carries=carries)
+    made = good(pending=None, **dict({"early__loads": carries}, **changes))
+    made["ansible_facts"]["microcode"]["early"]["kernels"][1].update(revision=revision, carries=carries, image=image)
     return made
 
 
@@ -82,10 +82,11 @@ PRECEDENCE = [
     ("unknown", good(cpu__signature=None), "no signature"),
     ("not_loaded", good(files=files(NEW, NEWEST)), "/boot/initrd.img-6.1.0 carries %s; update-initramfs -u" % NEW),
     ("not_loaded", boots(OLD), "/boot/initrd.img-6.1.0 carries %s; update-initramfs -u" % OLD),
+    ("not_loaded", boots(OLD, image="/boot/intel-uc.img"), "/boot/intel-uc.img carries"),
     ("not_loaded", boots(carries="none", early__tool="dracut"), "/boot/initrd.img-6.1.0 carries none for this CPU; dracut -f"),
     ("not_loaded", boots(OLD, files=[dict(files(NEW)[0], caveat="intel-06-55-04")]), "microcode_ctl may hold the newer one back (caveat intel-06-55-04)"),
-    ("not_loaded", boots(NEW, early__disabled=True), "dis_ucode_ldr"),
-    ("not_loaded", boots(NEW, early__xen_ucode="none", **XEN), "without ucode=scan"),
+    ("not_loaded", boots(NEW, early__disabled=True, early__loads="none"), "dis_ucode_ldr"),
+    ("not_loaded", boots(NEW, early__xen_ucode="none", early__loads="none", **XEN), "without ucode=scan"),
     ("not_loaded", boots(carries="none", early__xen_ucode="off", **XEN), "initrd; /boot/initrd.img-6.1.0 carries none"),
     ("not_loaded", boots(OLD, early__xen_ucode="scan", **XEN), "carries " + OLD),
     ("pending_reboot", good(files=None), None),
@@ -94,14 +95,14 @@ PRECEDENCE = [
     ("unknown", good(files=files(None), pending=None, warnings=["/other: x", "/lib/firmware/0: wrong checksum"]), ": /lib/firmware/0: wrong checksum"),
     ("unknown", good(files=files(OLD, None), pending=None), "not known"),
     ("unknown", boots(None, None, warnings=["other", "/boot/initrd.img-6.1.0 could not be opened"]), "not known: /boot/initrd.img-6.1.0 could not be opened"),
-    ("unknown", boots(NEW), "what the next boot loads is not known"),  # its options could not be read
+    ("unknown", boots(NEW, early__loads=None), "what the next boot loads is not known"),  # its options could not be read
     ("unknown", good(pending=None, early=None), "next boot"),
     ("unknown", good(pending=None, early__kernels=[]), "next boot"),
-    ("unknown", boots(carries="none", early__xen_ucode="1", **XEN), "next boot"),
-    ("unknown", boots(carries="none", early__xen_ucode=None, **XEN), "next boot"),
-    ("unknown", boots(NEW, early__xen_ucode="none", warnings=["/boot/xen.gz may have been built to scan for it"], **XEN), "built to scan"),
+    ("unknown", boots(carries="none", early__xen_ucode="1", early__loads=None, **XEN), "next boot"),
+    ("unknown", boots(carries="none", early__xen_ucode=None, early__loads=None, **XEN), "next boot"),
+    ("unknown", boots(NEW, early__xen_ucode="none", early__loads=None, warnings=["/boot/xen.gz may have been built to scan for it"], **XEN), "built to scan"),
     ("no_file", good(files=[], pending=None), "package"),
-    ("no_file", good(files=files(None), pending=None, warnings=["/lib/firmware/0: holds nothing for this processor"]), "/lib/firmware/0"),
+    ("no_file", good(files=[dict(files(None)[0], problem=None)], pending=None), "/lib/firmware/0"),
     ("nothing_newer", good(**CURRENT), None),
     ("nothing_newer", good(pending=None, files=files(OLD)), None),
 ]
@@ -132,8 +133,8 @@ def test_what_is_no_revision_is_not_known(text):
 
 
 @pytest.mark.parametrize("result, known", [
-    (good(), True), (boots(OLD), True), (boots(carries="none"), True), (boots(NEW, early__disabled=True), True), (boots(NEW), False), (boots(NEWEST), False),
-    (boots(None, None), False), (good(pending=None, early=None), False), (boots(OLD, early__xen_ucode="1", **XEN), False),
+    (good(), True), (boots(OLD), True), (boots(carries="none"), True), (boots(NEW, early__disabled=True, early__loads="none"), True), (boots(NEW, early__loads=None), False),
+    (boots(None, None), False), (good(pending=None, early=None), False), (boots(OLD, early__xen_ucode="1", early__loads=None, **XEN), False),
 ])
 def test_whether_the_next_boot_is_known(result, known):
     assert report.assess([result])["next_boot_known"] is known
