@@ -92,7 +92,7 @@ def test_dom0_tells_of_the_hypervisor(machine):
                "Domain-0                                     0  1024     2     r-----      23.4\n"
                "web 1                                        1   128     1     -b----       3.0\n"
                "db                                           2   128     1     --p---       2.9\n")
-    patches = " ID                                     | status     | metadata\n----+\nxsa-400                                | APPLIED    |\nxsa-401 | CHECKED |\n"
+    patches = " ID         | status     | metadata\n------------+------------+---------\nxsa-400     | APPLIED    |\nxsa-401     | CHECKED    |\n"
     found = hypervisor.facts(machine(DOM0, {"xl info": INFO, "xl list": listing, "xen-livepatch list": patches}), GUEST, None)
     assert (found["role"], found["type"], found["version"]) == ("host", "xen", "4.17.7")
     assert (found["xen"]["dom0"], found["xen"]["physical_cpus"], found["xen"]["command_line"]) == ("pv", 2, "placeholder ucode=scan")

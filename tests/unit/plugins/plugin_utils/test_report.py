@@ -45,7 +45,8 @@ def good(**changes):
 
 
 def files(*revisions):
-    return [{"path": "/lib/firmware/%d" % index, "revision": revision, "problem": None if revision else "damaged", "sha256": "00"} for index, revision in enumerate(revisions)]
+    return [{"path": "/lib/firmware/%d" % index, "revision": revision, "problem": None if revision else "damaged", "sha256": "00"}
+            for index, revision in enumerate(revisions)]
 
 
 def boots(revision=None, carries="update", image=None, **changes):
@@ -133,7 +134,8 @@ def test_what_is_no_revision_is_not_known(text):
 
 
 @pytest.mark.parametrize("result, known", [
-    (good(), True), (boots(OLD), True), (boots(carries="none"), True), (boots(NEW, early__disabled=True, early__loads="none"), True), (boots(NEW, early__loads=None), False),
+    (good(), True), (boots(OLD), True), (boots(carries="none"), True), (boots(NEW, early__disabled=True, early__loads="none"), True),
+    (boots(NEW, early__loads=None), False),
     (boots(None, None), False), (good(pending=None, early=None), False), (boots(OLD, early__xen_ucode="1", early__loads=None, **XEN), False),
 ])
 def test_whether_the_next_boot_is_known(result, known):
