@@ -211,7 +211,7 @@ def _systemd_boot(host, program):
     if not host.names(EFIVARS):
         raise FormatError("the EFI variables, which may choose systemd-boot's default, are not there to be read")
     esp, entries, fits = program.split("/EFI/")[0], [], []
-    for base in {esp, "/boot"}:
+    for base in (esp, "/boot")[:1 + (esp != "/boot")]:
         for folder, end in (base + "/EFI/Linux/", ".efi"), (base + "/loader/entries/", ".conf"):
             entries += [(re.sub(r"\+\d+(-\d+)?(?=\.conf$)", "", name.lower()), base, _keys(host, folder + name) if end == ".conf" else {})
                         for name in host.names(folder) if name.endswith(end) and not re.search(r"\+0+(-\d+)?\.conf$", name)]  # +0: given up

@@ -63,8 +63,7 @@ def _suites(host):
     for path in ["/etc/apt/sources.list"] + [folder + name for name in host.names(folder)]:
         text = host.text(path) or ""
         pattern = r"^Suites:[ \t]*(.+)$" if path.endswith(".sources") else r"^\s*deb\s+(?:\[[^\]]*\]\s+)?\S+\s+(\S+)"
-        for suite in re.findall(pattern, text, re.M):
-            yield suite
+        yield from re.findall(pattern, text, re.M)
 
 
 def packages(host, paths):

@@ -1,6 +1,7 @@
 # Copyright: the fleet.microcode authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Candidate files: microcode on the disk that could concern this processor; no other file is opened."""
+import contextlib
 import hashlib
 
 from . import container, distro
@@ -56,7 +57,7 @@ def _file(host, path, processor, xen):
     if stream is None:
         entry["problem"] = "could not be read"  # open_file and _sha256 have warned why
         return entry
-    with stream:
+    with contextlib.closing(stream):
         picked, why = container.choose(stream, processor, xen)
     if picked:
         entry.update(revision=hex8(picked.revision), date=picked.date, min_revision=hex8(picked.min_revision))

@@ -155,7 +155,7 @@ class Host(object):
             return None
         env = {"PATH": ":".join(PROGRAMS), "LC_ALL": "C", "LANG": "C"}
         try:
-            process = subprocess.Popen([program] + list(argv[1:]), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            process = subprocess.Popen([program] + list(argv[1:]), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,  # pylint: disable=ansible-bad-function
                                        stderr=subprocess.PIPE, env=env, cwd="/", start_new_session=True)
         except (OSError, ValueError) as exc:
             self.warn("%s: %s" % (" ".join(argv), getattr(exc, "strerror", None) or exc))

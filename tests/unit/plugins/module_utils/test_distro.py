@@ -11,11 +11,11 @@ SID = "PRETTY_NAME=\"Debian GNU/Linux forky/sid\"\nNAME=\"Debian GNU/Linux\"\nVE
 
 @pytest.mark.parametrize("release, files, expected", [
     ('ID=debian\nVERSION_ID="12"\nVERSION_CODENAME=bookworm\n', {"/etc/debian_version": "12.11\n"}, ("debian", "debian", "12", "stable")),
-    (SID, {"/etc/debian_version": "forky/sid\n", "/etc/apt/sources.list": "deb http://deb.debian.org/debian sid main\n"},
+    (SID, {"/etc/debian_version": "forky/sid\n", "/etc/apt/sources.list": "deb http://archive.example.org/debian sid main\n"},
      ("debian", "debian", None, "unstable")),
-    (SID, {"/etc/debian_version": "forky/sid\n", "/etc/apt/sources.list": "# deb http://deb.debian.org/debian sid main\n"
-           "deb [signed-by=/usr/share/keyrings/k.gpg] http://deb.debian.org/debian testing main\n"}, ("debian", "debian", None, "testing")),
-    (SID, {"/etc/apt/sources.list.d/debian.sources": "Types: deb\nURIs: http://deb.debian.org/debian\nSuites: forky forky-updates\n"},
+    (SID, {"/etc/debian_version": "forky/sid\n", "/etc/apt/sources.list": "# deb http://archive.example.org/debian sid main\n"
+           "deb [signed-by=/usr/share/keyrings/k.gpg] http://archive.example.org/debian testing main\n"}, ("debian", "debian", None, "testing")),
+    (SID, {"/etc/apt/sources.list.d/debian.sources": "Types: deb\nURIs: http://archive.example.org/debian\nSuites: forky forky-updates\n"},
      ("debian", "debian", None, "testing")),
     (SID, {"/etc/apt/sources.list.d/debian.sources": "Types: deb\nSuites: testing unstable\n"}, ("debian", "debian", None, "unstable")),
     (SID, {}, ("debian", "debian", None, None)),

@@ -11,7 +11,7 @@ XEN = {"/sys/hypervisor/type": "xen\n", "/sys/hypervisor/version/major": "4\n", 
        "/sys/hypervisor/version/extra": ".7\n"}
 DOM0 = dict(XEN, **{"/proc/xen/capabilities": "control_d\n", "/sys/hypervisor/guest_type": "PV\n"})
 INFO = "release                : 6.1.0-41-amd64\nnr_cpus                : 2\nxen_version            : 4.17.7\nxen_commandline        : placeholder ucode=scan\n"
-BANNER = "(XEN) Xen version 4.17.7 (Debian 4.17.7-1) (pkg-xen-devel@lists.alioth.debian.org) debug=n\n"
+BANNER = "(XEN) Xen version 4.17.7 (Debian 4.17.7-1) (someone@example.org) debug=n\n"
 BSP = "(XEN) BSP microcode revision: 0x02000050\n"
 LATE = "(XEN) 2 cores are to update their microcode\n" + "".join(
     "(XEN) microcode: CPU%d updated from revision 0x2000050 to 0x2007006, date = 2023-03-06\n" % index for index in (0, 1))  # LAB

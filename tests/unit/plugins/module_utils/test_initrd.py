@@ -44,7 +44,7 @@ def debian(new=intel(), old=intel(0x2000064)):
 DEFAULT = entry("/boot/vmlinuz-" + NEW, "/boot/initrd.img-" + NEW)
 
 
-def told(machine, files, default=DEFAULT, processor=CPU, xen=False, running=OLD, line="ro quiet"):
+def told(machine, files, default=DEFAULT, processor=CPU, xen=False, running=OLD, line="ro quiet"):  # pylint: disable=dangerous-default-value
     """(section early, pending, warnings)."""
     host = machine(files)
     return initrd.facts(host, processor, default, xen, running, line) + (host.warnings,)

@@ -31,7 +31,7 @@ Ours = collections.namedtuple("Ours", "accepts rows updates problems")
 def ask_tool(program, option, path):
     """Tool for one file; its rows are (number of the update, signature, mask, date, revision, size), each once."""
     done = subprocess.run([str(program), option, "-tb", str(path)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, universal_newlines=True, timeout=60)
+                          stderr=subprocess.PIPE, universal_newlines=True, timeout=60, check=False)
     rows, number, size = [], None, None
     for own, signature, mask, date, revision, total in ROW.findall(done.stdout):
         number, size = int(own or number), int(total or size)
