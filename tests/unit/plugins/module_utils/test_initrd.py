@@ -154,10 +154,10 @@ def test_arch_names_images_of_microcode_before_each_kernels_initrd(machine):
     early_section, pending = initrd.facts(host, CPU, os_links, False, "6.17.8-arch1-1", "rw")
     assert early_section["tool"] == "mkinitcpio" and pending == "0x02007006"
     assert {"version": "6.17.8-arch1-1", "initrd": "/boot/initramfs-linux.img", "image": "/boot/intel-ucode.img",
-        "revision": "0x02007006", "carries": "update", "running": True,
+            "revision": "0x02007006", "carries": "update", "running": True,
             "default": True} in early_section["kernels"]
     assert {"version": "6.12.58-1-lts", "initrd": "/boot/initramfs-linux-lts.img", "image": "/boot/intel-ucode.img",
-        "revision": "0x02007006", "carries": "update", "running": False,
+            "revision": "0x02007006", "carries": "update", "running": False,
             "default": False} in early_section["kernels"]
 
 
@@ -171,7 +171,7 @@ def test_names_of_other_distributions(machine, kernel, image_name, release):
     files = {"/boot/" + kernel: "k", "/boot/" + image_name: image(intel()), "/lib/modules/%s/x" % release: "", "/lib/modules/5.4.1/x": ""}
     kernels = told(machine, files, None, running=release)[0]["kernels"]
     assert kernels == [{"version": release, "initrd": "/boot/" + image_name, "image": None,
-        "revision": "0x02007006", "carries": "update", "running": True, "default": False}]
+                        "revision": "0x02007006", "carries": "update", "running": True, "default": False}]
 
 
 def test_gentoo_with_an_image_of_microcode_named_first(machine):
@@ -186,7 +186,7 @@ def test_a_kernel_on_the_efi_system_partition(machine):
     files = {base + "linux": "k", base + "initrd.img": image(intel()), "/lib/modules/%s/x" % NEW: "", "/usr/bin/dracut": ""}
     early_section, pending, _warnings = told(machine, files, entry(base + "linux", base + "initrd.img"), running=NEW)
     assert early_section["kernels"] == [{"version": NEW, "initrd": base + "initrd.img", "image": None,
-        "revision": "0x02007006", "carries": "update", "running": True,
+                                         "revision": "0x02007006", "carries": "update", "running": True,
                                          "default": True}]
     assert pending == "0x02007006" and early_section["tool"] == "dracut"
 
@@ -199,7 +199,7 @@ def test_a_link_to_a_kernel_is_no_second_one(machine, tmp_path):
     default = entry("/boot/vmlinuz-4.19-xen", "/boot/initrd-4.19-xen.img", xen="/boot/xen-4.17.5-3.gz", xen_args="ucode=scan")
     early_section, pending = initrd.facts(host, CPU, default, True, "4.19.0+1", "ro")
     assert early_section["kernels"] == [{"version": "4.19.0+1", "initrd": "/boot/initrd-4.19-xen.img", "image": None,
-        "revision": "0x02007006", "carries": "update",
+                                         "revision": "0x02007006", "carries": "update",
                                          "running": True, "default": True}] and pending == "0x02007006"
 
 
