@@ -67,7 +67,7 @@ def xen_ucode(command_line):
         scan = re.match(r"(no-)?scan(?:=(\w+))?$", word)
         if scan:
             chosen = "off" if scan.group(1) or scan.group(2) in ("no", "off", "false", "disable", "0") else "scan"
-        elif re.match(r"-?(0x[0-9a-f]+|\d+)$", word):
+        elif re.match(r"-?(0x[0-9a-f]{1,8}|\d{1,9})$", word):
             chosen = word
     return chosen
 
@@ -266,8 +266,8 @@ def _grub(host, folder, text):
     env = {"prefix": folder, "config_directory": folder, "grub_platform": "efi" if efi else "pc", "?": UNKNOWN}
     menu = _follow(host, env, text)
     wanted = env.get("default", "")
-    while wanted is not None:
-        block, wanted = _choose(menu, wanted)
+    while menu:  # of a submenu GRUB boots the first entry where the default names none in it; what stands behind an entry's name it ignores
+        block, wanted = _choose(menu, wanted, " blscfg" in env)
         menu = _follow(host, env, block)
     linux, initrds, xen, modules = loaded = [env.get(" " + key, ()) for key in ("linux", "initrd", "multiboot", "module")]
     if UNKNOWN in loaded or not (modules if xen else linux):
@@ -281,17 +281,19 @@ def _grub(host, folder, text):
     return _entry(host, BASES, modules[0][0], [line[0] for line in modules[1:]], args, xen[0], xen_args)
 
 
-def _choose(menu, wanted):
-    """(block of the entry that wanted names by id, title or number, else of the first; what stands behind a single ">", or None)."""
-    name, behind, rest = wanted.replace(">>", "\1").partition(">")
+def _choose(menu, wanted, bls):
+    """(block of the entry that wanted names by id, title or number, else of the first; what stands behind a single ">")."""
+    name, _behind, rest = wanted.replace(">>", "\1").partition(">")
     name = name.replace("\1", ">")
     named = [entry for entry in menu if entry and name in entry[1:]]
     if not named:
+        if re.match(r"\d+\D", name) and not bls:  # upstream's reads the digits; others look for the whole name, as identifiers of entries need
+            raise FormatError("GRUB's default %s is no entry; whether it counts as a number depends on GRUB's version" % name)
         place = int(name) if re.match(r"\d{1,3}$", name) and int(name) < len(menu) else 0
         named = menu[place:place + 1] if None not in (menu[:place + 1] if name.isdigit() or not name else menu) else []
     if UNKNOWN in wanted or not named:
         raise FormatError("which entry GRUB takes is known to GRUB alone")
-    return named[0][0], rest.replace("\1", ">>") if behind else None
+    return named[0][0], rest.replace("\1", ">>")
 
 
 def _follow(host, env, script):
@@ -340,6 +342,7 @@ def _command(host, env, menu, live, words, block):
     elif name in ("menuentry", "submenu"):
         menu.append((block, rest[0], rest[rest.index("--id") + 1] if "--id" in rest[:-1] else rest[0]) if rest and live else None)
     elif name == "blscfg":
+        env[" blscfg"] = True
         folder = next((base + "/loader/entries/" for base in BASES if host.names(base + "/loader/entries")), "")
         for each in sorted(host.names(folder), key=lambda each: version_key(each[:-5]), reverse=True):
             keys = _keys(host, folder + each) if each.endswith(".conf") else {}
