@@ -18,6 +18,8 @@ options:
   sysroot:
     description:
       - Folder of a mounted image or a captured tree to read instead of the live machine. No command is run then.
+      - An image does not say which processor it is for. With a copy of that machine's C(/proc/cpuinfo) as C(proc/cpuinfo) in it the facts tell
+        what its initrds and files hold for it; without one they tell the distribution only.
     type: path
     default: /
   gather_subset:
@@ -83,13 +85,16 @@ ansible_facts:
           description: The kernel's identifier of this boot.
           type: str
         applicable:
-          description: Whether microcode is this host's own business; V(false) in guests, containers and on other architectures.
+          description:
+            - Whether microcode is this host's own business; V(false) in guests, containers and on other architectures.
+            - Where it is not V(true), C(kernel_config), C(early), C(boot), C(files) and C(pending) are V(null).
           type: bool
         kernel:
           description: Release of the running kernel.
           type: str
         kernel_config:
-          description: The kernel's options about microcode, V(y), V(m) or V(n).
+          description:
+            - V(y), V(m) or V(n) for C(MICROCODE), C(MICROCODE_INTEL), C(MICROCODE_AMD), C(MICROCODE_LATE_LOADING) and C(MICROCODE_LATE_FORCE_MINREV).
           type: dict
         command_line:
           description: Options of the running kernel that bear on microcode.
@@ -117,12 +122,15 @@ ansible_facts:
         early:
           description:
             - C(tool) that builds initrds, C(disabled) where a kernel option switches the loader off, C(xen_ucode) of the next boot, and C(kernels)
-              with the revision that each one's C(initrd), or an C(image) loaded before it, carries for this processor.
+              with C(version), C(running), C(default), and the C(revision) that each one's C(initrd), or an C(image) loaded before it, carries
+              for this processor.
             - C(carries) of a kernel and C(loads) of the next boot are V(update), V(none) where there is nothing for this processor, or V(null)
               where that is not known.
           type: dict
         boot:
-          description: C(system), C(one_time_entry) and C(why_not), C(reboot_is_kexec).
+          description:
+            - C(system), C(reboot_is_kexec), C(one_time_entry), whether an entry can be booted just once, with C(why_not), and C(next_entry),
+              the one that is armed already.
           type: dict
         late:
           description: C(interface) is V(sysfs), V(xen-ucode) or V(none); C(available), C(why_not), C(min_revision_forced).
@@ -161,10 +169,16 @@ def main():
         argument_spec={"sysroot": {"type": "path", "default": "/"}, "gather_subset": {"type": "list", "elements": "str", "default": ["all"]}},
         supports_check_mode=True,
     )
-    if not os.path.isdir(module.params["sysroot"]):
-        module.fail_json(msg="sysroot %s is no folder; name the folder under which the image is mounted" % module.params["sysroot"])
+    sysroot = module.params["sysroot"]
     try:
-        facts = gather(Host(module.params["sysroot"]), module.params["gather_subset"])
+        os.stat(os.path.join(sysroot, "") + ".")
+        problem = None if sysroot else "empty; / is the live machine"
+    except (OSError, ValueError) as exc:  # ValueError: a NUL byte
+        problem = getattr(exc, "strerror", None) or str(exc)
+    if problem:
+        module.fail_json(msg='sysroot "%s" cannot be read: %s; name a folder of this host under which an image is mounted or a copy lies' % (sysroot, problem))
+    try:
+        facts = gather(Host(sysroot), module.params["gather_subset"])
     except ValueError as exc:
         module.fail_json(msg=str(exc))
     module.exit_json(ansible_facts={"microcode": facts})

@@ -25,7 +25,14 @@ STATES = {  # what to act on comes first; the table follows this order
     "not_applicable": "not applicable",
 }
 ROWS = 15  # rows of one state in the table; more are counted, and stand in the JSON
-REBUILD = {"initramfs-tools": "; update-initramfs -u rebuilds it", "dracut": "; dracut -f rebuilds it", "mkinitcpio": "; mkinitcpio -P rebuilds it"}
+REBUILD = {"initramfs-tools": "update-initramfs -u -k %s", "dracut": "dracut -f --kver %s", "mkinitcpio": "mkinitcpio -P"}  # %s: the default kernel
+PACKAGES = {  # which bring microcode, by the distribution's id or family: Intel's, AMD's
+    "debian": ("intel-microcode (component non-free-firmware)", "amd64-microcode (component non-free-firmware)"),
+    "ubuntu": ("intel-microcode", "amd64-microcode"), "fedora": ("microcode_ctl", "linux-firmware"), "rhel": ("microcode_ctl", "linux-firmware"),
+    "xcp-ng": ("microcode_ctl", "amd-microcode"), "suse": ("ucode-intel", "ucode-amd"), "arch": ("intel-ucode", "amd-ucode"),
+    "alpine": ("intel-ucode", "amd-ucode"), "gentoo": ("sys-firmware/intel-microcode", "sys-kernel/linux-firmware"),
+}
+CAVEATS = "/usr/share/microcode_ctl/ucode_with_caveats/%s/readme"
 HEADS = ("HOST", "CPU", "SIGNATURE", "RUNS", "AT HAND", "NEXT BOOT")
 
 
@@ -139,7 +146,7 @@ class View:
         self._boot(part(facts, "early"))
         self.notes = []
         if len(tries) > 1 and not self.failure:
-            self.notes.append("read without root, which some facts need; becoming root failed: %s" % _failure(tries[0]))
+            self.notes.append("read without becoming root, which failed: %s; not all can be read without root" % _failure(tries[0]))
         unread = part(facts, "cpu", "unread")
         if isinstance(unread, int) and unread > 0:
             self.notes.append("%d CPUs could not be read" % unread)
@@ -160,17 +167,29 @@ class View:
         if part(self.facts, "hypervisor", "type") == "xen":
             if part(early, "xen_ucode") in ("none", "off") and loads == "none":
                 option = "Xen is started without ucode=scan, so that it takes none from the initrd"
-        elif part(early, "disabled") is True and carries == "update":
-            option = "the kernel's loader is switched off (dis_ucode_ldr)"
+        elif loads == "none" and carries == "update":
+            option = ("the kernel's loader is switched off: take dis_ucode_ldr from its command line" if part(early, "disabled") is True
+                      else "the kernel that boots next was built without a loader for this CPU (CONFIG_MICROCODE)")
         if carries == "none":
             lack = "%s carries none for this CPU" % self.initrd if self.initrd else "the default boot entry loads no initrd"
         elif carries == "update" and revision is not None and revision < (self.at_hand or revision):
             lack = "%s carries %s" % (self.initrd, hex8(revision))
         if lack:
             caveat = clean(part(self.newest, "caveat"), 60)
-            lack += "; microcode_ctl may hold the newer one back (caveat %s)" % caveat if caveat else "" if image else REBUILD.get(part(early, "tool"), "")
+            remedy = "microcode_ctl may hold the newer one back: see " + CAVEATS % caveat if caveat else None if image else self._rebuild(early, default)
+            lack += "; " + remedy if remedy else ""
         self.obstacle = "; ".join(filter(None, (option, lack))) or None
         self.no_newer = self.pending is None
+
+    def _rebuild(self, early, kernel):
+        """What makes this kernel's initrd anew, or None. People paste it: so nothing that a shell would read otherwise."""
+        system, version = part(self.facts, "boot", "system"), part(kernel, "version")
+        if system in ("ostree", "transactional-update"):  # the initrd belongs to a deployment or snapshot
+            return "transactional-update initrd rebuilds it" if system != "ostree" else "the next deployment brings another initrd"
+        command = REBUILD.get(clean(part(early, "tool")), "")
+        if "%s" in command:
+            command = command % version if isinstance(version, str) and re.fullmatch(r"\w[\w.+~-]{,99}", version, re.A) else ""
+        return command + " rebuilds it" if command else None
 
     def said(self, about=None):
         """What the host's warnings give as the reason; where some begin with about, those."""
@@ -182,14 +201,19 @@ class View:
 def _failure(result):
     """Why a host has no facts, or None where it has."""
     if result is None:
-        return "no facts were read from it: it dropped out of the play before, or its turn comes with a later batch (serial)"
+        return "no facts were read from it: it dropped out of the play before, its turn comes with a later batch (serial), or results names no variable of it"
     if part(result, "skipped"):
         return "the task that reads the facts was skipped"
     if not part(result, "unreachable") and not part(result, "failed"):
         return None
-    said = (clean(part(result, "msg")), (clean(part(result, "module_stderr"), 10000) or "")[-200:])
-    text = ": ".join(filter(None, said))
-    return re.sub(r"^(Task failed: )+", "", text) or "the task failed without a message"
+    text = re.sub(r"^(Task failed: )+|[.\s]*See stdout/stderr for the (exact error|returned output)\.?$|\.$", "", clean(part(result, "msg")) or "")
+    # with a terminal, as without pipelining, what the module wrote is all in stdout, and stderr tells the end of the connection
+    written = "\n".join(part(result, name)[-10000:] for name in ("module_stdout", "module_stderr") if isinstance(part(result, name), str)).splitlines()
+    written = [line for line in written if line.strip(" ^") and not re.match(r'\s*File "|Shared connection to .* closed|Connection to .* closed', line)]
+    if "SyntaxError: future feature annotations" in " ".join(written[-2:]):
+        written = ["its Python is too old for this ansible-core; 2.16 is the last one that drives Python 3.6"]
+    text = ": ".join(filter(None, (text, clean(" ".join(written[-2:]), 250))))
+    return text or "the task failed without a message"
 
 
 # Each rule returns the reason for its state ("": the table's columns say it all), or None where it does not apply.
@@ -255,7 +279,8 @@ def _no_file(view):
         return None
     if view.files:
         return "%s holds none for it" % ", ".join(str(clean(part(each, "path"), 100)) for each in view.files[:2])
-    return "is the distribution's microcode package installed?"
+    package = next((PACKAGES[key] for key in (part(view.facts, "distro", name) for name in ("id", "family")) if isinstance(key, str) and key in PACKAGES), None)
+    return "is the distribution's package %s installed?" % (package[view.vendor == "AuthenticAMD"] if package else "of microcode")
 
 
 def _newer(view):
@@ -306,7 +331,7 @@ def posture(hosts):
 
 def _wants_microcode(name, text):
     """Whether the kernel says that newer microcode would close this vulnerability, as of its boot."""
-    return isinstance(text, str) and text.startswith("Vulnerable") and ("microcode" in text or name == "old_microcode")
+    return isinstance(text, str) and text.startswith("Vulnerable") and ("no microcode" in text.lower() or name == "old_microcode")
 
 
 def table(hosts, counts, gathered, width=79):

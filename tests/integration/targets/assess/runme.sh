@@ -24,7 +24,7 @@ ANSIBLE_STRATEGY=free assess 2
 states "tree=no_file not_sudoer=no_file broken=not_reached dead=not_reached dead_too=not_reached"
 grep -q "not reached: 3 hosts" "$folder/output"
 [ "$(grep -c "^Microcode of 5 hosts" "$folder/output")" -eq 1 ]
-grep -q "read without root" "$folder/output"
+grep -q "read without becoming root, which failed" "$folder/output"
 grep -Eq "^tree +Xeon Gold 6148 +0x00050654 +0x02006b06 +none" "$folder/output"
 grep -Eq "^dead .* failed=1" "$folder/output"
 grep -Eq "^broken .* failed=1" "$folder/output"
