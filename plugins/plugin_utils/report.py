@@ -147,9 +147,6 @@ class View:
         self.notes = []
         if len(tries) > 1 and not self.failure:
             self.notes.append("read without becoming root, which failed: %s; not all can be read without root" % _failure(tries[0]))
-        unread = part(facts, "cpu", "unread")
-        if isinstance(unread, int) and unread > 0:
-            self.notes.append("%d CPUs could not be read" % unread)
 
     def revision(self, value):
         """int of a revision, signed for Intel, so that a pre-production one is older than any other."""

@@ -53,8 +53,8 @@ XEN = {"/sys/hypervisor/type": b"xen\n", "/sys/hypervisor/version/major": b"4\n"
        "/proc/xen/capabilities": b"control_d\n"}
 SAID = {"xl info": INFO, "xl dmesg": LOG, "xl list": b"Name ID Mem VCPUs State Time(s)\nDomain-0 0 1024 2 r----- 2.0\nweb 1 128 1 --p--- 3.0\n",
         "/usr/sbin/xen-ucode": USAGE, "xen-livepatch list": b"xsa-1 | APPLIED |\n"}
-WORDS = (b"", b"\0", b"\n", b"\n\n", b"=", b":", b"-", b"0x", b"9" * 30, b"${", b"'", b'"', b"{", b"}", b"\\", b"(", b"[", b"<", b">", b"\xff\xfe", b"if", b"fi",
-         b"set default=", b"menuentry", b"submenu", b"0-99999", b"\x1b[2J", b"\xe2\x80\xae", b"ucode=", b"processor\t: ", b"%s", b"../../..")
+WORDS = (b"", b"\0", b"\n", b"\n\n", b"=", b":", b"-", b"0x", b"9" * 30, b"${", b"'", b'"', b"{", b"}", b"\\", b"(", b"[", b"<", b">", b"\xff\xfe",
+         b"if", b"fi", b"set default=", b"menuentry", b"submenu", b"0-99999", b"\x1b[2J", b"\xe2\x80\xae", b"ucode=", b"processor\t: ", b"%s", b"../../..")
 
 
 def damaged(rng, data):

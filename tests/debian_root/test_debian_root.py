@@ -126,7 +126,8 @@ def test_every_amd_processor_gets_the_patch_that_the_changelog_names_or_a_later_
 def test_files_are_those_of_the_package(machine, view_of, kind, cpu, running, package):
     view = view_of(kind)
     found = facts.gather(machine(kind, cpu, running))
-    (file,) = found["files"]
+    assert len(found["files"]) == 1
+    file = found["files"][0]
     assert roots.run(view, "dpkg-query", "-S", "*" + file["path"][len("/lib/firmware"):]).split(":")[0] == package
     assert file["package"] == roots.run(view, "dpkg-query", "-W", "-f", "${Package} ${Version}", package)
     assert file["sha256"] == roots.run(view, "sha256sum", file["path"]).split()[0]
