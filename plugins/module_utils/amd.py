@@ -134,6 +134,7 @@ def pick(updates, processor, problem=None, xen=False):
 
     updates and problem: what read() gave for one file or initrd. The one chosen may be no newer than what runs. Since late 2025
     a file may hold two patches for a processor (EntrySign); the newer then declares the revision that firmware must have brought.
+    xen: its version as a tuple, True where not known.
     """
     runs, family = processor.revision, _family(processor.signature)
     fits = [update for update in updates if update.signature == processor.signature]
@@ -146,6 +147,8 @@ def pick(updates, processor, problem=None, xen=False):
         return None, "it runs %s, from which it must not be updated" % hex8(runs)
     if xen and _newest(fits).size > SIZES.get(family, 2048):
         return None, "its patch of %d bytes is longer than Xen takes for this family" % _newest(fits).size
+    if xen and family == 0x1a and _newest(fits).size > 2048 and (xen is True or xen < (4, 20)):  # XEN, Misc setup for Fam1Ah processors
+        return None, "only Xen from 4.20 on is known to take patches of %d bytes for this family" % _newest(fits).size
     by = "table" if xen or family < 0x17 else "patch_id"
     fits = [update for update in fits if update.matching in (by, "both")]
     if not fits:

@@ -104,11 +104,12 @@ def pick(vendor, updates, processor, xen=False, problem=None):
 
 
 def choose(stream, processor, xen=False):
-    """pick() from what a file or an initrd holds, once the sums of the updates for this processor, and of no others, were checked."""
+    """pick() from what a file or an initrd holds, once the sums were checked: of all updates of a file, of those in an initrd that are for the processor."""
     why = None
     for each in read(stream):
         if each.vendor == processor.vendor:
-            updates = [verify(each.vendor, stream, [update])[0] if update.signature == processor.signature else update for update in each.updates]
+            updates = verify(each.vendor, stream, each.updates) if not each.member else [
+                verify(each.vendor, stream, [update])[0] if update.signature == processor.signature else update for update in each.updates]
             return pick(each.vendor, updates, processor, xen, each.problem)
         why = why if each.vendor else each.problem
     return None, why

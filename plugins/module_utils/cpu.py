@@ -14,7 +14,7 @@ CPUINFO_LIMIT = 16 << 20  # some 1.5 KiB a CPU, so that 8192 of them fit
 def number(text, base=0):
     """int of text, or None; base 0 takes 0x as well as decimal."""
     try:
-        return int(text, base)
+        return int(text, base) if len(text) < 99 else None  # digits without end take hours in older Pythons
     except (TypeError, ValueError):
         return None
 
@@ -24,7 +24,7 @@ def cpu_list(text):
     found = []
     for part in (text or "").split(","):
         match = re.match(r"(\d{1,5})(?:-(\d{1,5}))?$", part.strip())
-        if match:
+        if match and len(found) <= 65536:
             found.extend(range(int(match.group(1)), int(match.group(2) or match.group(1)) + 1))
         elif part.strip():
             return None

@@ -60,7 +60,7 @@ def _release(host, name, family, version, release):
 def _suites(host):
     """The suites that apt follows, from one-line and deb822 sources."""
     folder = "/etc/apt/sources.list.d/"
-    for path in ["/etc/apt/sources.list"] + [folder + name for name in host.names(folder)]:
+    for path in ["/etc/apt/sources.list"] + [folder + name for name in host.names(folder) if name.endswith((".list", ".sources"))]:
         text = host.text(path) or ""
         pattern = r"^Suites:[ \t]*(.+)$" if path.endswith(".sources") else r"^\s*deb\s+(?:\[[^\]]*\]\s+)?\S+\s+(\S+)"
         yield from re.findall(pattern, text, re.M)

@@ -73,6 +73,7 @@ def gather(host, wanted=("all",)):
 def _loading(host, facts, processor, chosen, command_line, section):
     """The sections that only mean something where this kernel or this Xen loads microcode itself."""
     xen = facts["hypervisor"]["xen"]
+    version = bool(xen) and (hypervisor.numbers(facts["hypervisor"]["version"]) or True)
     if xen:
         running, pf_mask = section("xen", hypervisor.xen_revisions, host, facts["cpu"], xen) or (None, None)
         processor = processor._replace(revision=running, pf_mask=processor.pf_mask or pf_mask)
@@ -81,10 +82,10 @@ def _loading(host, facts, processor, chosen, command_line, section):
     if "early" in chosen:
         facts["boot"] = section("boot", boot.facts, host, command_line)
         entry = section("boot", boot.default_entry, host)
-        early = section("early", initrd.facts, host, processor, entry, bool(xen), facts["kernel"], command_line)
+        early = section("early", initrd.facts, host, processor, entry, version, facts["kernel"], command_line)
         facts["early"], facts["pending"] = early if early else (None, None)
     if "late" in chosen:
         config = facts["kernel_config"] = section("late", late.kernel_config, host, facts["kernel"])
         facts["late"] = section("late", late.facts, host, facts["hypervisor"], config, command_line)
     if "files" in chosen:
-        facts["files"] = section("files", files.facts, host, processor, facts["kernel"], bool(xen))
+        facts["files"] = section("files", files.facts, host, processor, facts["kernel"], version)

@@ -36,7 +36,9 @@ def folders(host, release):
 def facts(host, processor, release, xen):
     """Section files: one dict for each file that holds, or by its name should hold, an update for this processor."""
     found, seen = [], set()
-    paths = [base + "/" + name + suffix for base in folders(host, release) if host.is_dir(base) for name in names(processor) for suffix in ("", ".xz", ".zst")]
+    bases = [base for base in folders(host, release) if host.is_dir(base)]
+    # the kernel looks for a packed file only where no folder has a plain one (_request_firmware in its firmware loader)
+    paths = [base + "/" + name + suffix for suffix in ("", ".zst", ".xz") for base in bases for name in names(processor)]
     for path in paths + ["/boot/" + name for name in IMAGES.get(processor.vendor, ())]:
         info = host.stat(path)
         if info and (info.st_dev, info.st_ino) not in seen:  # a merged /usr and links show one file twice

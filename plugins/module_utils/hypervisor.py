@@ -5,13 +5,14 @@ import re
 
 from .cpu import number, settle
 
-# what the firmware of a virtual machine calls itself: pattern over "sys_vendor product_name" -> type
+# what the firmware of a virtual machine calls itself: pattern over "sys_vendor product_name" -> type; the last one's rent out whole machines too
 MACHINES = (
     (r"VMware", "vmware"), (r"Microsoft Corporation Virtual Machine", "hyper-v"), (r"^Xen\b", "xen"), (r"innotek|VirtualBox", "virtualbox"),
-    (r"\bKVM\b|QEMU|^Amazon EC2(?!.*\.metal)|Google Compute Engine|OpenStack|RHEV|oVirt|DigitalOcean|Nutanix|^Alibaba Cloud .*ECS", "kvm"),
-    (r"Parallels", "parallels"), (r"BHYVE", "bhyve"),
+    (r"\bKVM\b|QEMU|OpenStack|RHEV|oVirt", "kvm"), (r"Parallels", "parallels"), (r"BHYVE", "bhyve"),
+    (r"^Amazon EC2|Google Compute Engine|DigitalOcean|Nutanix|^Alibaba Cloud .*ECS", "kvm"),
 )
 INITIAL = {"ipc": 0xefffffff, "uts": 0xeffffffe, "pid": 0xeffffffc}  # the first namespaces' numbers (Linux include/linux/proc_ns.h)
+LINE = r"(?m)^(?:\[[^]\n]*\] ?)?\(XEN\) (?:\[[^]\n]*\] )?"  # of the hypervisor itself: a guest's own lines, of any text, begin otherwise
 LOG_FILES = ("/var/log/xen/console/hypervisor.log", "/var/log/xen/hypervisor.log")  # kept by xenconsoled where asked to; XenServer's the second
 
 
@@ -26,7 +27,7 @@ def facts(host, flags, machine, guests=True):
         found.update(role="guest", type=container)
     elif host.text("/sys/hypervisor/type") == "xen" or host.exists("/proc/xen/capabilities"):
         _xen(host, found, guests)
-    elif "hypervisor" in (flags or ()) or _machine(machine):
+    elif "hypervisor" in (flags or ()) or _machine(machine, MACHINES[:-1]):
         found.update(role="guest", type=_machine(machine))
     elif flags:
         kvm = next((module for module in ("kvm_intel", "kvm_amd") if host.exists("/sys/module/" + module)), None)
@@ -36,8 +37,14 @@ def facts(host, flags, machine, guests=True):
     return found
 
 
-def _machine(text):
-    return next((kind for pattern, kind in MACHINES if re.search(pattern, text or "")), None)
+def _machine(text, among=MACHINES):
+    return next((kind for pattern, kind in among if re.search(pattern, text or "")), None)
+
+
+def numbers(text):
+    """(4, 17) of Xen's version 4.17.7, or of a file such as xen-4.17-amd64.gz; None where there is none."""
+    found = re.search(r"(?:^|xen-)(\d{1,4})\.(\d{1,4})", text or "")
+    return found and tuple(map(int, found.groups()))
 
 
 def _container(host):
@@ -53,7 +60,10 @@ def _container(host):
         named = (re.findall(r"(?:^|\0)container=([\w-]+)", host.text("/proc/1/environ") or "") or [None])[0]
     if not named:
         named = (re.findall(r"/(docker|lxc|kubepods|libpod)[/.-]", host.text("/proc/1/cgroup") or "") or [None])[0]
-    return named or ("openvz" if host.exists("/proc/vz") and not host.exists("/proc/bc") else None)
+    if not named and host.exists("/proc/vz") and not host.exists("/proc/bc"):
+        named = "openvz"
+    pids = host.link("/proc/self/ns/pid")  # a service may have the other namespaces of its own
+    return named or ("container" if pids and pids != "pid:[%d]" % INITIAL["pid"] else None)
 
 
 def _kvm_host(host, found, module, guests):
@@ -120,22 +130,24 @@ def xen_revisions(host, cpu_facts, xen):
     booted = cpu_facts["revision"]
     known, source, pf_mask = {}, None, None
     result = host.run(["xl", "dmesg"])
-    log = result.out if result and result.rc == 0 else "\n".join(line for path in LOG_FILES if host.exists(path) for line in host.lines(path))
+    log = result.out if result and result.rc == 0 else "".join(_end(host, path) for path in LOG_FILES if host.exists(path))
     whole, log = _since_boot(log)
-    options = re.search(r"\(XEN\) .*?\bCommand line: (.*)", log)
+    options = re.search(LINE + r"Command line: (.*)", log)
     if options and xen["command_line"] is None:
         xen["command_line"] = options.group(1).strip()
-    bsp = re.search(r"BSP microcode revision: (0x[0-9a-f]+)", log)
+    bsp = re.search(LINE + r"BSP microcode revision: (0x[0-9a-f]+)", log)
     if bsp:
         known[0], source = int(bsp.group(1), 16), "xl-dmesg"
     elif whole and number(booted) is not None:
         known[0], source = number(booted), "cpuinfo"
-    for index, revision in re.findall(r"CPU(\d+) updated from revision 0x[0-9a-f]+ to (0x[0-9a-f]+)", log):
+    for index, revision in re.findall(LINE + r"microcode: CPU(\d{1,5}) updated from revision 0x[0-9a-f]+ to (0x[0-9a-f]+)", log):
         known[int(index)], source = int(revision, 16), "xl-dmesg"
     tool = xen["tool"] = host.which("xen-ucode")
     # without arguments every version prints its usage, some the CPU as well (XEN tools/misc/xen-ucode.c); nothing is loaded
     usage = host.run([tool]) if tool else None
-    if usage:
+    if usage and usage.rc > 125:
+        xen["tool"] = None  # Debian's wrapper lies there without the xen-utils that match
+    elif usage:
         said = usage.err + usage.out
         xen["tool_features"] = sorted(word for word in ("show-cpu-info", "force") if word in said or word == "show-cpu-info" and "Current CPU" in said)
         shown = _shown(said)
@@ -159,9 +171,23 @@ def xen_revisions(host, cpu_facts, xen):
     return running if known else None, pf_mask
 
 
+def _end(host, path, size=4 << 20):
+    """The last bytes of a log as text; a log so long may have lost the last boot's beginning."""
+    stream = host.open(path)
+    if stream is None:
+        return ""
+    with stream:
+        try:
+            stream.seek(max(0, stream.seek(0, 2) - size))
+            return stream.read(size).decode("utf-8", "replace")
+        except OSError as exc:
+            host.warn("%s: %s" % (path, exc.strerror))
+            return ""
+
+
 def _since_boot(log):
     """(True where the log reaches back to boot, the log since then)."""
-    starts = [match.start() for match in re.finditer(r"\bXen version \d", log)]
+    starts = [match.start() for match in re.finditer(LINE + r"Xen version \d", log)]
     return bool(starts), log[starts[-1]:] if starts else log
 
 

@@ -3,7 +3,7 @@
 """What early loading would do: the tool that builds initrds, and the revision that each kernel's initrd carries for this processor."""
 import re
 
-from . import boot, container
+from . import boot, container, files, hypervisor, late
 from .update import FormatError, hex8
 
 TOOLS = ("dracut", "mkinitcpio", "mkinitfs", "genkernel", "booster")
@@ -15,11 +15,12 @@ MOST = 32  # kernels looked at
 def facts(host, processor, entry, xen, release, command_line):
     """(section early, pending): pending is the revision that the next boot would load, where it is newer than what runs.
 
-    entry: from boot.default_entry(); xen: whether this is dom0. kernels: version, initrd, image (another file that the microcode is in),
+    entry: from boot.default_entry(); xen: as amd.pick() takes it, of what runs now. kernels: version, initrd, image (another file that the microcode is in),
     revision, carries, running, default; newest first. carries: "update", "none" (nothing for this processor in what is read first), or
     None where that is not known. loads: the same of the next boot, whose loader may be switched off.
     """
-    xen = bool(entry["xen"]) if entry else xen
+    if entry:
+        xen = bool(entry["xen"]) and (hypervisor.numbers(host.link(entry["xen"]) or entry["xen"]) or True)
     reader = _Reader(host, processor, xen)
     lines = [command_line, entry["args"] if entry else None]
     off = [re.search(OFF, line or "") is not None for line in lines]
@@ -30,11 +31,24 @@ def facts(host, processor, entry, xen, release, command_line):
         option = early["xen_ucode"] = entry["ucode"] or boot.xen_ucode(entry["xen_args"])
         loads, update = _xen(host, entry, option, reader)
     elif entry and lines[1] is not None:
-        loads, update = ("none", None) if off[1] else reader.first(entry["initrds"])[:2]
+        loads, update = ("none", None) if off[1] else _built_in(host, processor, early["kernels"], release) or reader.first(entry["initrds"])[:2]
     early["loads"] = loads
     if update and processor.revision is None:
         host.warn("the next boot has revision %s to load; which one runs is not known, and so not whether that is newer" % hex8(update.revision))
     return early, hex8(update.revision) if update and processor.revision is not None and update.revision > processor.revision else None
+
+
+def _built_in(host, processor, kernels, running):
+    """(carries, None) where no initrd counts: the next boot's kernel has no loader, or this processor's file in itself (LNX-core); else None."""
+    version = ([each["version"] for each in kernels if each["default"]] or [None])[0]
+    text = late.config_text(host, version, bool(version) and version == running)
+    if re.search(r"^# CONFIG_MICROCODE(_%s)? is not set" % {"GenuineIntel": "INTEL"}.get(processor.vendor, "AMD"), text, re.M):
+        return "none", None
+    built = (re.findall(r'^CONFIG_EXTRA_FIRMWARE="(.*)"', text, re.M) or [""])[0].split()
+    if set(built) & set(files.names(processor)):
+        host.warn("%s has microcode for this processor built in (CONFIG_EXTRA_FIRMWARE) and looks into no initrd: what it loads is not known" % version)
+        return None, None
+    return None
 
 
 def _tool(host):
@@ -72,6 +86,8 @@ def _kernels(host, entry, running, reader):
         else:  # generated menus name images of nothing but microcode first in every entry
             chain = [each for each in (entry["initrds"] if entry else ()) if re.search(r"ucode|-uc\.img$", each)] + [own]
         carries, update, source = reader.first(chain) if own or default else (None, None, None)
+        if not entry and carries == "none" and any(host.exists("/boot/" + each) for each in files.IMAGES.get(reader.processor.vendor, ())):
+            carries = None  # a loader may read such an image first
         version = fits[0] if len(fits) == 1 else name
         found.append({"version": version, "initrd": own, "image": source if source != own else None,
                       "revision": hex8(update.revision) if update else None, "carries": carries,
@@ -96,7 +112,7 @@ class _Reader(object):
         return "none", None, None
 
     def read(self, path, packed=True):
-        """(carries, Update or None, whether the next initrd is looked into) of an initrd, or of microcode that is not packed in one."""
+        """(carries, Update or None, whether the next initrd is looked into) of an initrd, of microcode that is not packed in one, or (None) of either."""
         stream = self.host.open(path)
         if stream is None:
             self.host.warn("%s could not be opened, so what it carries is not known (root may read it: become)" % path)
@@ -106,7 +122,7 @@ class _Reader(object):
                 for found in container.read(stream):
                     if found.vendor is None:
                         raise FormatError(found.problem)
-                    if found.vendor == self.processor.vendor and bool(found.member) == packed:
+                    if found.vendor == self.processor.vendor and packed in (None, bool(found.member)):
                         update, why = container.pick(found.vendor, found.updates, self.processor, self.xen, found.problem)
                         if update:
                             why = "; ".join(container.verify(found.vendor, stream, [update])[0].problems)
@@ -124,13 +140,13 @@ def _xen(host, entry, option, reader):
     """(carries, Update or None) of what Xen would load at the next boot."""
     if option == "scan":
         return reader.first(entry["initrds"])[:2]
-    version = re.findall(r"xen-(\d+)\.(\d+)", host.link(entry["xen"]) or entry["xen"])
-    if option == "none" and (not version or tuple(map(int, version[0])) > (4, 20)):
+    if option == "none" and (reader.xen is True or reader.xen > (4, 20)):
         host.warn("%s may have been built to scan for microcode without ucode=scan: what it loads is not known" % entry["xen"])
         return None, None
     if option and re.match(r"[-/\d]", option):
         modules = [entry["kernel"]] + entry["initrds"]
         number = int(option, 16 if "x" in option else 10) if option[0] != "/" else 0
         path = option if option[0] == "/" else (modules + [None] * number)[number] if number and -number < len(modules) else None
-        return reader.read(path, False)[:2] if path else ("none", None)
+        packed = None if reader.xen is not True and reader.xen >= (4, 22) else False  # from 4.22 on it may be an early cpio too
+        return reader.read(path, packed)[:2] if path else ("none", None)
     return option and "none", None

@@ -4,14 +4,21 @@
 import re
 import zlib
 
+from .hypervisor import numbers
+
 RELOAD = "/sys/devices/system/cpu/microcode/reload"
 OPTIONS = ("MICROCODE", "MICROCODE_INTEL", "MICROCODE_AMD", "MICROCODE_LATE_LOADING", "MICROCODE_LATE_FORCE_MINREV")
 
 
+def config_text(host, release, running=True):
+    """The configuration of a kernel, "" where it cannot be read; of the one that runs the kernel itself may tell."""
+    texts = (host.text(path % release, 4 << 20) for path in ("/boot/config-%s", "/lib/modules/%s/config", "/usr/lib/modules/%s/config") if release)
+    return next((text for text in texts if text), "") or (_packed_config(host) if running else "")
+
+
 def kernel_config(host, release):
     """{option: "y", "m" or "n"} of the options that decide about microcode; None where no configuration can be read."""
-    texts = (host.text(path % release, 4 << 20) for path in ("/boot/config-%s", "/lib/modules/%s/config", "/usr/lib/modules/%s/config") if release)
-    text = next((text for text in texts if text), None) or _packed_config(host)
+    text = config_text(host, release)
     if "CONFIG_" not in text:
         return None
     values = dict(re.findall(r"^CONFIG_(MICROCODE\w*)=(\w)", text, re.M))
@@ -42,19 +49,21 @@ def facts(host, hypervisor, config, command_line):
     elif role == "guest":
         found["why_not"] = "this is a guest (%s); its hypervisor's host loads microcode" % (hypervisor["type"] or "of an unknown hypervisor")
     elif xen:
-        version = tuple(int(part) for part in re.findall(r"^(\d+)\.(\d+)", hypervisor["version"] or "0.0")[0])
-        if xen["tool"] and version >= (4, 13):
-            found.update(interface="xen-ucode", available=True)
-        elif version == (0, 0):
+        version = numbers(hypervisor["version"])
+        if version is None:
             found.update(available=None, why_not="Xen's version is not known")
+        elif xen["tool"] and version >= (4, 13):
+            found.update(interface="xen-ucode", available=True)
         elif version < (4, 13):
             found["why_not"] = "Xen %s has no xen-ucode; it came with 4.13" % hypervisor["version"]
         else:
             found["why_not"] = "xen-ucode is not installed; the xen-utils that match Xen %s bring it" % hypervisor["version"]
     elif host.exists(RELOAD):
         found.update(interface="sysfs", available=True)
-        switch = re.search(r"(?:^|\s)microcode\.force_minrev=(\S*)|(?:^|\s)microcode=\S*\bforce_minrev\b", command_line or "")
-        found["min_revision_forced"] = ((switch.group(1) or "y")[0] in "yY1" if switch
+        # root may change the parameter while the kernel runs; kernels without it take the option of the list alone
+        said = host.text("/sys/module/microcode/parameters/force_minrev", 64)
+        switch = re.search(r"(?:^|\s)microcode\.force_minrev(?:=(\S*)|(?!\S))|(?:^|\s)microcode=\S*\bforce_minrev\b", command_line or "")
+        found["min_revision_forced"] = ((said or switch.group(1) or "y")[0] in "yY1" if said or switch
                                         else config["MICROCODE_LATE_FORCE_MINREV"] == "y" if config else None)
     elif host.is_dir("/sys/devices/system/cpu/microcode") or config:
         late = config and config["MICROCODE_LATE_LOADING"] == "y"

@@ -285,7 +285,14 @@ def test_xen_has_limits_that_linux_has_not(signature, revision, limit):
     for size, taken in ((limit, True), (limit + 1, False)):
         data = container([(signature, short(signature))], [patch(revision, short(signature), size=size)])
         assert picked(data, signature) == revision
-        assert picked(data, signature, xen=True) == (revision if taken else "its patch of %d bytes is longer than Xen takes for this family" % size)
+        assert picked(data, signature, xen=(4, 20)) == (revision if taken else "its patch of %d bytes is longer than Xen takes for this family" % size)
+
+
+@pytest.mark.parametrize("xen, size, taken", [((4, 17), 14368, False), (True, 14368, False), ((4, 17), 2048, True), ((4, 21), 14368, True)])
+def test_xen_knows_family_1ah_from_4_20_on(xen, size, taken):
+    data = container([(0xb00f21, short(0xb00f21))], [patch(0x0b002161, short(0xb00f21), size=size)])
+    said = picked(data, 0xb00f21, xen=xen)
+    assert said == 0x0b002161 if taken else "from 4.20 on" in said
 
 
 @pytest.mark.parametrize("revision", [0x01000098, 0x0100009f, 0x010000af])

@@ -140,3 +140,8 @@ def test_any_text_is_read_without_an_exception(text):
             pass
     facts, _processor, _flags = cpu.read(Canned())
     assert facts["revision"] is None or len(facts["revisions"]) == 1
+
+
+def test_hostile_numbers_and_lists_cost_nothing():
+    assert cpu.number("9" * 1000000, 10) is None  # hours in Python 3.6
+    assert cpu.cpu_list("0-99999," * 1000) is None

@@ -18,6 +18,8 @@ SID = "PRETTY_NAME=\"Debian GNU/Linux forky/sid\"\nNAME=\"Debian GNU/Linux\"\nVE
     (SID, {"/etc/apt/sources.list.d/debian.sources": "Types: deb\nURIs: http://archive.example.org/debian\nSuites: forky forky-updates\n"},
      ("debian", "debian", None, "testing")),
     (SID, {"/etc/apt/sources.list.d/debian.sources": "Types: deb\nSuites: testing unstable\n"}, ("debian", "debian", None, "unstable")),
+    (SID, {"/etc/apt/sources.list": "deb http://archive.example.org/debian testing main\n",  # apt reads no other endings
+           "/etc/apt/sources.list.d/sid.list.save": "deb http://archive.example.org/debian sid main\n"}, ("debian", "debian", None, "testing")),
     (SID, {}, ("debian", "debian", None, None)),
     ('ID=debian\nVERSION_ID="12"\n', {"/usr/bin/pveversion": ""}, ("proxmox", "debian", "12", "stable")),
     ('ID=ubuntu\nID_LIKE=debian\nVERSION_ID="24.04"\n', {}, ("ubuntu", "ubuntu", "24.04", "stable")),

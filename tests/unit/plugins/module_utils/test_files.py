@@ -73,6 +73,12 @@ def test_a_merged_usr_shows_each_file_once(machine, tmp_path):
     assert len(found(host, release="6.1")) == 1
 
 
+def test_files_come_in_the_order_in_which_a_late_load_looks_for_them(machine):
+    packed = lzma.compress(made_intel.update(revision=0x2007007))
+    host = machine({"/lib/firmware/updates/intel-ucode/06-55-04.xz": packed, BASE + "06-55-04": made_intel.update()})
+    assert list(found(host)) == [BASE + "06-55-04", "/lib/firmware/updates/intel-ucode/06-55-04.xz"]
+
+
 @pytest.mark.parametrize("data, reason", [
     (b"", "empty"), (b"\0" * 2048, "neither"), (made_intel.update()[:-100], "cut off"),
     (made_intel.update()[:1000] + b"\xff" + made_intel.update()[1001:], "checksum"), (b"some text", "neither Intel nor AMD"),
@@ -83,6 +89,12 @@ def test_a_damaged_file_is_listed_without_a_revision_and_explained(machine, data
     assert entry["revision"] is None
     assert reason in entry["problem"]
     assert host.warnings == [BASE + "06-55-04: " + entry["problem"]]
+
+
+def test_a_wrong_checksum_of_any_update_spoils_the_file(machine):
+    host = machine({BASE + "06-55-04": made_intel.update(pf_mask=0x01, checksum=1) + made_intel.update()})  # Linux checks them all
+    entry = found(host)[BASE + "06-55-04"]
+    assert entry["revision"] is None and "wrong checksum" in entry["problem"]
 
 
 @pytest.mark.parametrize("data", [made_intel.update(signature=0x50657), made_intel.update(pf_mask=0x01)])

@@ -33,6 +33,8 @@ def role(host, flags=frozenset(BARE), machine=None):
     ({"/sys/module/kvm_intel/refcnt": "2\n", "/etc/libvirt/qemu": None}, GUEST, "QEMU Standard PC", ("guest", "kvm")),  # nested
     ({}, GUEST, "Amazon EC2 m6i.large", ("guest", "kvm")),
     ({}, BARE, "Amazon EC2 m6i.metal", ("none", None)),
+    ({}, BARE, "Nutanix NX-3060-G5", ("none", None)),  # a cloud's or vendor's own machine, not a virtual one of it
+    ({}, GUEST, "Nutanix AHV", ("guest", "kvm")),
     ({}, GUEST, "VMware, Inc. VMware7,1", ("guest", "vmware")),
     ({}, GUEST, "Microsoft Corporation Virtual Machine", ("guest", "hyper-v")),
     ({}, BARE, "Microsoft Corporation Surface Pro", ("none", None)),
@@ -72,6 +74,16 @@ def test_a_role_that_cannot_be_told_is_explained(machine):
     host = machine(XEN)
     role(host)
     assert "neither xenfs" in host.warnings[0]
+
+
+def test_a_container_that_nothing_names_is_seen_by_its_process_numbers(machine, tmp_path):
+    host = machine({"/proc/self/ns": None})
+    for name, number in dict(hypervisor.INITIAL, ipc=4026532999).items():
+        (tmp_path / "proc/self/ns" / name).symlink_to("%s:[%d]" % (name, number))
+    assert role(host) == ("none", None)  # a service with a namespace of its own
+    (tmp_path / "proc/self/ns/pid").unlink()
+    (tmp_path / "proc/self/ns/pid").symlink_to("pid:[4026532998]")
+    assert role(host) == ("guest", "container")
 
 
 def test_a_guests_denied_version_is_not_a_version(machine):
@@ -140,6 +152,13 @@ def test_only_the_log_since_the_last_boot_counts(machine, path):
     assert (facts["revision"], facts["revisions"], facts["unread"]) == ("0x02000050", {"0x02000050": [0]}, 1)
 
 
+def test_of_a_kept_log_the_end_counts_however_long_it_is(machine):
+    line = "(XEN) d1v0 " + "x" * 80 + "\n"
+    log = BANNER + BSP + LATE + line * (5 << 20 >> 6)
+    assert ask(machine, {}, {hypervisor.LOG_FILES[0]: log})[0]["revisions"] == {}  # it may have been booted since
+    assert ask(machine, {}, {hypervisor.LOG_FILES[0]: log + BANNER + BSP})[0]["revisions"] == {"0x02000050": [0]}
+
+
 def test_without_xl_the_kept_log_tells_xens_command_line(machine):
     log = BANNER + "(XEN) Command line: placeholder dom0_mem=1G ucode=scan\n" + BSP
     assert ask(machine, {}, {hypervisor.LOG_FILES[0]: log})[1]["command_line"] == "placeholder dom0_mem=1G ucode=scan"
@@ -160,6 +179,19 @@ def test_a_log_that_lost_its_beginning_proves_nothing_by_silence(machine):
     assert (facts["revision"], facts["revisions"], facts["revision_source"], facts["boot_revision"]) == (None, {}, None, "0x02000050")
     assert answer == (None, None)
     assert "lost its beginning" in warnings[-1]
+
+
+@pytest.mark.parametrize("line", ["(d1) (XEN) microcode: CPU0 updated from revision 0x2000050 to 0x2007006, date = 2023-03-06\n",
+                                  "(XEN) d1v0 microcode: CPU0 updated from revision 0x2000050 to 0x2007006, date = 2023-03-06\n",
+                                  "(d1) Xen version 4.17\n", "(XEN) d1v0 BSP microcode revision: 0x02007006\n"])
+def test_what_a_guest_writes_to_the_log_is_not_believed(machine, line):
+    assert ask(machine, {"xl dmesg": "(XEN) some later line\n" + line})[0]["revisions"] == {}
+    assert ask(machine, {"xl dmesg": BANNER + BSP + line})[0]["revisions"] == {"0x02000050": [0]}
+
+
+@pytest.mark.parametrize("stamp", ["(XEN) [2026-11-22 10:00:00] ", "(XEN) [    4.017042] ", "[2026-11-02 06:11:40] (XEN) "])
+def test_a_log_with_times_is_read(machine, stamp):
+    assert ask(machine, {"xl dmesg": (BANNER + BSP + LATE).replace("(XEN) ", stamp)})[0]["revisions"] == {"0x02007006": [0, 1]}
 
 
 def test_an_old_xen_without_a_line_about_the_first_cpu_is_believed_when_its_log_is_whole(machine):
@@ -201,6 +233,12 @@ def test_a_log_that_contradicts_xen_ucode_is_not_believed_about_the_others(machi
 def test_an_old_xen_ucode_has_no_features(machine):
     xen = ask(machine, {"/usr/sbin/xen-ucode": (2, "", USAGE % "<microcode blob>"), "xl dmesg": BANNER + BSP}, {"/usr/sbin/xen-ucode": ""})[1]
     assert xen["tool_features"] == []
+
+
+def test_debians_wrapper_without_the_utils_that_match_is_no_tool(machine):
+    commands = {"/usr/sbin/xen-ucode": (127, "", "/usr/lib/xen-common/bin/xen-ucode: not found\n"), "xl dmesg": BANNER + BSP}
+    xen = ask(machine, commands, {"/usr/sbin/xen-ucode": ""})[1]
+    assert (xen["tool"], xen["tool_features"]) == (None, None)
 
 
 def test_nothing_but_questions_is_asked_of_the_hypervisor(machine):

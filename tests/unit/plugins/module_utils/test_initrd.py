@@ -121,6 +121,26 @@ def test_amd(machine):
     assert [each["carries"] for each in early_section["kernels"]] == ["update", "none"] and pending == "0x0a0011d5" and warnings == []
 
 
+@pytest.mark.parametrize("path, config, processor, loads", [
+    ("/boot/config-" + NEW, "CONFIG_MICROCODE=y\nCONFIG_EXTRA_FIRMWARE=\"i915/x.bin intel-ucode/06-55-04\"\n", CPU, None),
+    ("/boot/config-" + NEW, "CONFIG_MICROCODE=y\nCONFIG_EXTRA_FIRMWARE=\"intel-ucode/06-55-07\"\n", CPU, "update"),  # of another processor
+    ("/boot/config-" + NEW, "# CONFIG_MICROCODE is not set\n", CPU, "none"),
+    ("/lib/modules/%s/config" % NEW, "CONFIG_MICROCODE=y\n# CONFIG_MICROCODE_INTEL is not set\n", CPU, "none"),
+    ("/boot/config-" + NEW, "CONFIG_MICROCODE=y\n# CONFIG_MICROCODE_AMD is not set\n", CPU, "update"),
+    ("/boot/config-" + OLD, "# CONFIG_MICROCODE is not set\n", CPU, "update"),  # the next boot's kernel decides
+])
+def test_a_kernel_without_loader_or_with_microcode_in_itself_takes_none_from_its_initrd(machine, path, config, processor, loads):
+    early_section, pending, warnings = told(machine, dict(debian(), **{path: config}), processor=processor)
+    assert early_section["loads"] == loads and (pending is not None) == (loads == "update")
+    assert early_section["kernels"][0]["carries"] == "update" and len(warnings) == (loads is None)
+
+
+def test_with_an_unknown_loader_an_image_beside_the_initrd_may_be_read_first(machine):
+    files = {"/boot/vmlinuz-linux": "k", "/boot/initramfs-linux.img": image(), "/boot/amd-ucode.img": b"x"}
+    assert told(machine, files, None)[0]["kernels"][0]["carries"] == "none"
+    assert told(machine, dict(files, **{"/boot/intel-ucode.img": early(intel())}), None)[0]["kernels"][0]["carries"] is None
+
+
 def test_no_initrd_at_all(machine):
     files = {"/boot/vmlinuz-" + NEW: "", "/lib/modules/%s/x" % NEW: ""}
     assert told(machine, files, entry())[0]["kernels"][0]["carries"] == "none"  # that none is loaded is known
@@ -137,7 +157,7 @@ def test_of_a_large_initrd_only_the_head_is_read(machine, tmp_path, monkeypatch)
             data = io.FileIO.read(self, size)
             taken.append(len(data))
             return data
-    monkeypatch.setattr(host, "open", lambda path: Counted(host.locate(path)))
+    monkeypatch.setattr(host, "open", lambda path: Counted(host.locate(path)) if "initrd" in path else None)
     assert initrd.facts(host, CPU, DEFAULT, False, OLD, "ro")[1] == "0x02007006"
     assert 0 < sum(taken) < 64 << 10
 
@@ -230,10 +250,12 @@ def xen(xen_args, *initrds, **more):
     (xen("ucode=0x1", "/boot/raw.bin"), "0x1", True, None), (xen("ucode=010", "/boot/raw.bin"), "010", False, None), (xen("ucode=1"), "1", False, None),
     (xen("ucode=off", ucode="/boot/raw.bin"), "/boot/raw.bin", True, None), (xen(None), None, False, None),
     (xen("", xen="/boot/xen-4.21.gz"), "none", False, "built to scan"), (xen("", xen="/boot/xen.gz"), "none", False, "built to scan"),
+    (xen("ucode=1", "/boot/plain.img", xen="/boot/xen-4.21.gz"), "1", False, None), (xen("ucode=1", xen="/boot/xen-4.22.gz"), "1", True, None),
     (xen("ucode=scan", args="dis_ucode_ldr"), "scan", True, None),  # Linux's option is nothing to Xen
 ])
 def test_on_xen_its_own_option_decides(machine, default, option, pending, warning):
-    files = dict(debian(), **{"/boot/raw.bin": intel(), "/boot/plain.img": image(), "/boot/xen.gz": "", "/boot/xen-4.17-amd64.gz": "", "/boot/xen-4.21.gz": ""})
+    files = dict(debian(), **{"/boot/raw.bin": intel(), "/boot/plain.img": image(), "/boot/xen.gz": "", "/boot/xen-4.17-amd64.gz": ""})
+    files.update({"/boot/xen-4.21.gz": "", "/boot/xen-4.22.gz": ""})
     early_section, awaited, warnings = told(machine, files, default, xen=True)
     assert early_section["xen_ucode"] == option and (awaited == "0x02007006") == pending and (awaited is None) != pending
     assert early_section["loads"] == ("update" if pending else None if warning or option is None else "none")

@@ -26,6 +26,7 @@ def dom0(version, tool):
     ({}, dom0("4.13.0", "/usr/sbin/xen-ucode"), ("xen-ucode", True), None),
     ({}, dom0("4.4.1", "/usr/sbin/xen-ucode"), ("none", False), "came with 4.13"),
     ({}, dom0(None, "/usr/sbin/xen-ucode"), ("none", None), "version is not known"),
+    ({}, dom0("unstable", "/usr/sbin/xen-ucode"), ("none", None), "version is not known"),
 ])
 def test_the_interface_and_why_not(machine, files, below, expected, reason):
     found = late.facts(machine(files), below, None, "")
@@ -35,11 +36,18 @@ def test_the_interface_and_why_not(machine, files, below, expected, reason):
 
 @pytest.mark.parametrize("command_line, config, forced", [
     ("quiet", "y", True), ("quiet", "n", False), ("microcode.force_minrev=N", "y", False), ("microcode.force_minrev=1", "n", True),
-    ("microcode=dbg,force_minrev", "n", True), ("microcode.force_minrev", "n", False), ("quiet", None, None),
+    ("microcode=dbg,force_minrev", "n", True), ("microcode.force_minrev", "n", True), ("microcode.force_minrevs", "n", False), ("quiet", None, None),
 ])
 def test_whether_the_kernel_insists_on_a_minimum_revision(machine, command_line, config, forced):
     options = config and {"MICROCODE_LATE_FORCE_MINREV": config}
     assert late.facts(machine({late.RELOAD: ""}), BARE, options, command_line)["min_revision_forced"] is forced
+
+
+@pytest.mark.parametrize("said, forced", [("Y\n", True), ("N\n", False)])
+def test_the_parameter_that_root_may_change_counts_before_the_options(machine, said, forced):
+    host = machine({late.RELOAD: "", "/sys/module/microcode/parameters/force_minrev": said})
+    options = {"MICROCODE_LATE_FORCE_MINREV": "n" if forced else "y"}
+    assert late.facts(host, BARE, options, "microcode.force_minrev=%d" % (not forced))["min_revision_forced"] is forced
 
 
 CONFIG = "CONFIG_MICROCODE=y\nCONFIG_MICROCODE_INTEL=y\n# CONFIG_MICROCODE_LATE_LOADING is not set\nCONFIG_X86_MSR=m\n"
