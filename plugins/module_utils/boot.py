@@ -53,7 +53,7 @@ def default_entry(host):
             raise FormatError("unified kernel images are not looked into")
         return _grub(host, path, text) if text else {"systemd-boot": _systemd_boot, "xen.efi": _xen_efi, "extlinux": _extlinux}[kind](host, path)
     except FormatError as exc:
-        host.warn("what the next boot boots is not known: %s" % exc)
+        host.warn("the default boot entry is not known: %s" % exc)
         return None
 
 

@@ -8,7 +8,8 @@ from .update import Processor, hex8
 CPU = "/sys/devices/system/cpu/"
 VENDORS = ("GenuineIntel", "AuthenticAMD")
 EACH = ("processor", "vendor_id", "cpu family", "model", "stepping", "microcode", "physical id")
-CPUINFO_LIMIT = 16 << 20  # some 1.5 KiB a CPU, so that 8192 of them fit
+MOST = 8192  # CPUs, the most that a kernel can be built for (Linux arch/x86/Kconfig)
+CPUINFO_LIMIT = 16 << 20  # some 1.5 KiB a CPU
 
 
 def number(text, base=0):
@@ -44,6 +45,8 @@ def blocks(text):
         fields = dict((key.strip(), value.strip()) for key, value in pairs if not found or key.strip() in EACH)
         if number(fields.get("processor"), 10) is not None:
             found.append(fields)
+        if len(found) == MOST:
+            break
     return found
 
 
@@ -77,7 +80,8 @@ def read(host):
     facts["smt"] = smt == "1" if smt in ("0", "1") else None
     if not cpus or vendor not in VENDORS:
         host.warn("/proc/cpuinfo: %s; Intel and AMD processors take microcode from the operating system, nothing is known of others"
-                  % ("vendor is %s" % vendor if vendor else "names no processor of one x86 vendor"))
+                  % ("vendor is %s" % vendor if vendor else "names no processor of one x86 vendor" if cpus else
+                     "is not there or lists no CPU; an image needs the one of its machine"))
         return facts, Processor(vendor or ("other" if cpus else None), None, None, None), None
     triples = [tuple(number(fields.get(key), 10) for key in ("cpu family", "model", "stepping")) for fields in cpus]
     signatures = sorted(set(signature(*triple) for triple in triples if None not in triple))

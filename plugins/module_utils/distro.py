@@ -4,7 +4,7 @@
 import re
 
 FAMILIES = ("debian", "ubuntu", "fedora", "rhel", "suse", "arch", "alpine", "gentoo")
-ROLLING = ("arch", "gentoo", "opensuse-tumbleweed", "opensuse-microos", "opensuse-slowroll", "manjaro", "endeavouros")
+ROLLING = ("arch", "kali", "gentoo", "opensuse-tumbleweed", "opensuse-microos", "opensuse-slowroll", "manjaro", "endeavouros")
 PACKAGES = ("intel-microcode", "amd64-microcode", "intel-ucode", "amd-ucode", "linux-firmware", "linux-firmware-amd", "ucode-intel", "ucode-amd")
 
 

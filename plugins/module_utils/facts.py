@@ -14,7 +14,7 @@ def subsets(wanted):
     """Names of SUBSETS for a gather_subset such as ["all", "!guests"] or ["min", "files"]; ValueError names what is none of them."""
     unknown = set(each.lstrip("!") for each in wanted) - set(SUBSETS + ("all", "min"))
     if unknown:
-        raise ValueError("gather_subset: %s is none of all, min, %s" % (", ".join(sorted(unknown)), ", ".join(SUBSETS)))
+        raise ValueError("gather_subset: '%s' is none of all, min, %s" % ("', '".join(sorted(unknown)), ", ".join(SUBSETS)))
     plain = set(each for each in wanted if not each.startswith("!"))
     chosen = set(SUBSETS) if "all" in plain or not plain else plain & set(SUBSETS)
     if "!all" in wanted:

@@ -15,8 +15,8 @@ MOST = 32  # kernels looked at
 def facts(host, processor, entry, xen, release, command_line):
     """(section early, pending): pending is the revision that the next boot would load, where it is newer than what runs.
 
-    entry: from boot.default_entry(); xen: as amd.pick() takes it, of what runs now. kernels: version, initrd, image (another file that the microcode is in),
-    revision, carries, running, default; newest first. carries: "update", "none" (nothing for this processor in what is read first), or
+    entry: from boot.default_entry(); xen: as amd.pick() takes it, of what runs now. kernels: version, initrd, image (another file that
+    the microcode is in), revision, carries, running, default; newest first. carries: "update", "none" (nothing for this processor in what is read first), or
     None where that is not known. loads: the same of the next boot, whose loader may be switched off.
     """
     if entry:
@@ -35,7 +35,10 @@ def facts(host, processor, entry, xen, release, command_line):
     early["loads"] = loads
     if update and processor.revision is None:
         host.warn("the next boot has revision %s to load; which one runs is not known, and so not whether that is newer" % hex8(update.revision))
-    return early, hex8(update.revision) if update and processor.revision is not None and update.revision > processor.revision else None
+    pending = hex8(update.revision) if update and processor.revision is not None and update.revision > processor.revision else None
+    if pending and processor.vendor == "AuthenticAMD" and processor.signature >= 0x800f00:
+        host.warn("kernels and Xen that check digests of AMD's patches (AMD-SB-7033) load %s only if they know it: the next boot will show" % pending)
+    return early, pending
 
 
 def _built_in(host, processor, kernels, running):

@@ -117,7 +117,8 @@ def test_every_amd_processor_gets_the_patch_that_the_changelog_names_or_a_later_
             assert "it holds several patches for this processor" in " ".join(found["warnings"])
             assert hex8(patch) in " ".join(found["warnings"])
         else:
-            assert (found["pending"], found["warnings"]) == (revision, [])
+            assert found["pending"] == revision
+            assert [text for text in found["warnings"] if "AMD-SB-7033" not in text] == []  # what the next boot's kernel knows of patches
             assert int(revision, 16) >= patch and int(revision, 16) >> 8 == patch >> 8
 
 
@@ -272,7 +273,7 @@ def test_the_default_entry_is_the_one_that_grub_boots(machine, menu, name):
     xen, modules = words(loaded, "multiboot2"), [[word for word in given if word != "--nounzip"] for given in words(loaded, "module2")]
     linux = modules[0] if xen else words(loaded, "linux")[0]
     if entry is None and name in ODD:
-        assert "what the next boot boots is not known" in " ".join(host.warnings)
+        assert "the default boot entry is not known" in " ".join(host.warnings)
         assert facts.gather(Host(host.root))["pending"] is None
         return
     assert entry, host.warnings

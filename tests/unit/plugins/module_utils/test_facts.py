@@ -26,7 +26,7 @@ def test_subsets(wanted, expected):
 
 
 def test_a_mistyped_subset_is_named_with_what_would_be_right():
-    with pytest.raises(ValueError, match="fiels is none of all, min, guests"):
+    with pytest.raises(ValueError, match="'fiels' is none of all, min, guests"):
         facts.subsets(["fiels"])
 
 
