@@ -100,7 +100,7 @@ containers:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.fleet.microcode.plugins.module_utils import container
+from ansible_collections.fleet.microcode.plugins.module_utils import listing
 from ansible_collections.fleet.microcode.plugins.module_utils.host import Host
 
 
@@ -110,7 +110,7 @@ def main():
         supports_check_mode=True,
     )
     host = Host()
-    containers = container.listing(host, module.params["path"], module.params["checksums"])
+    containers = listing.containers(host, module.params["path"], module.params["checksums"])
     if host.warnings and not containers:
         module.fail_json(msg="nothing could be read: " + "; ".join(host.warnings))
     for text in host.warnings:

@@ -73,8 +73,8 @@ def command(*argv):
 
 def listing(folder, checksums):
     """microcode_file_info's work over a folder."""
-    container, host = importlib.import_module(UTILS + "container"), importlib.import_module(UTILS + "host").Host()
-    seconds, found = timed(container.listing, host, [folder], checksums == "True")
+    reader, host = importlib.import_module(UTILS + "listing"), importlib.import_module(UTILS + "host").Host()
+    seconds, found = timed(reader.containers, host, [folder], checksums == "True")
     return {"seconds": seconds, "containers": found, "warnings": host.warnings}
 
 

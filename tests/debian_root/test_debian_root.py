@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from ansible_collections.fleet.microcode.plugins.module_utils import boot, container, facts
+from ansible_collections.fleet.microcode.plugins.module_utils import boot, facts, listing
 from ansible_collections.fleet.microcode.plugins.module_utils.host import Host
 from ansible_collections.fleet.microcode.plugins.module_utils.update import hex8
 from ansible_collections.fleet.microcode.tests.debian_root import grub, roots
@@ -157,7 +157,7 @@ def test_distribution_and_kernel_are_told_as_the_root_tells_them(machine, view_o
 def test_file_info_lists_what_iucode_tool_lists(view_of, kind):
     view = view_of(kind)
     path = initrd_of(kernels(view)[0])
-    listed = dict((each["vendor"], each) for each in container.listing(Host("/"), [str(view) + path]))
+    listed = dict((each["vendor"], each) for each in listing.containers(Host("/"), [str(view) + path]))
     assert [each["problem"] for each in listed.values()] == [None, None]
     entries = [tuple(int(each[key], 16) for key in ("signature", "pf_mask")) + (each["date"], int(each["revision"], 16), each["size"])
                for each in listed["GenuineIntel"]["entries"]]

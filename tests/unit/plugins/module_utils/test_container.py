@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.fleet.microcode.plugins.module_utils import container
+from ansible_collections.fleet.microcode.plugins.module_utils import container, listing
 from ansible_collections.fleet.microcode.plugins.module_utils.host import Host
 from ansible_collections.fleet.microcode.plugins.module_utils.update import Processor
 from ansible_collections.fleet.microcode.tests.fleet import made_amd, made_intel
@@ -193,7 +193,7 @@ def test_listing_gives_an_entry_for_each_signature_and_walks_folders(tmp_path):
     (folder / "again").symlink_to(".")
     (folder / "name.xz").symlink_to("amd.bin.xz")
     host = Host(str(tmp_path))
-    found = container.listing(host, ["/firmware/", "/firmware/missing"])
+    found = listing.containers(host, ["/firmware/", "/firmware/missing"])
     assert [(each["path"], each["vendor"], len(each["entries"])) for each in found] == [
         ("/firmware/README", None, 0), ("/firmware/amd.bin.xz", "AuthenticAMD", 1), ("/firmware/initrd", None, 0),
         ("/firmware/intel-ucode/06-55-04", "GenuineIntel", 1), ("/firmware/name.xz", "AuthenticAMD", 1)]
@@ -202,7 +202,7 @@ def test_listing_gives_an_entry_for_each_signature_and_walks_folders(tmp_path):
     assert found[1]["entries"] == [{"signature": "0x00870f10", "pf_mask": None, "revision": "0x08701034", "date": "2024-01-01", "size": 3200,
                                     "min_revision": None, "valid": True, "problems": []}]
     assert found[3]["entries"][0]["pf_mask"] == "0x000000b7" and not found[3]["entries"][0]["valid"]
-    assert container.listing(host, ["/firmware/intel-ucode/06-55-04"], checksums=False)[0]["entries"][0]["valid"]
+    assert listing.containers(host, ["/firmware/intel-ucode/06-55-04"], checksums=False)[0]["entries"][0]["valid"]
 
 
 @settings(max_examples=60)
@@ -214,7 +214,7 @@ def test_any_bytes_are_one_of_them(start, data):
 
 def test_all_of_debians_files_are_listed_and_valid(debian_microcode):
     host = Host(str(debian_microcode))
-    found = container.listing(host, ["/lib/firmware/intel-ucode", "/lib/firmware/amd-ucode"])
+    found = listing.containers(host, ["/lib/firmware/intel-ucode", "/lib/firmware/amd-ucode"])
     assert len(found) > 100 and host.warnings == []
     assert [each["path"] for each in found if each["problem"] or not each["entries"] or not all(entry["valid"] for entry in each["entries"])] == []
     assert set(each["vendor"] for each in found) == {"GenuineIntel", "AuthenticAMD"}
