@@ -233,7 +233,7 @@ def _not_applicable(view):
         return "guest of %s: its host loads microcode, its own revision says nothing" % (
             clean(part(view.facts, "hypervisor", "type"), 20) or "an unknown hypervisor")
     if view.facts.get("applicable") is False:
-        return "vendor is %s: only Intel and AMD processors are known here" % (clean(view.vendor, 20) or "unknown")
+        return "not a processor of Intel or AMD (%s): it takes no microcode from the operating system" % (clean(view.vendor, 20) or "no x86 vendor")
     return None
 
 
