@@ -110,6 +110,8 @@ class Step(object):
                 shutil.rmtree(str(folder), ignore_errors=True)
                 self.run(python, "-m", "venv", folder)
                 self.pip_settings(folder / "bin" / "python")
+                if minor == 6:  # its own pip knows neither today's wheels nor, of all indexes, which versions fit; this is the last for 3.6
+                    self.run(folder / "bin" / "python", "-m", "pip", "install", "pip==21.3.1")
                 self.run(folder / "bin" / "python", "-m", "pip", "install", "-r", REQUIREMENTS / requirements)
                 (folder / "complete").touch()
         self.env["PATH"] = "%s:%s" % (folder / "bin", os.environ.get("PATH", os.defpath))
