@@ -19,6 +19,16 @@ PROGRAMS = ("/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/l
 ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
 
+def refusal(root):
+    """Why nothing can be read under this root folder, for the user, or None."""
+    try:
+        os.stat(os.path.join(root, "") + ".")
+        problem = None if root else "empty; / is the live machine"
+    except (OSError, ValueError) as exc:  # ValueError: a NUL byte
+        problem = getattr(exc, "strerror", None) or str(exc)
+    return problem and 'sysroot "%s" cannot be read: %s; name a folder of this host under which an image is mounted or a copy lies' % (root, problem)
+
+
 class Host(object):
     """A machine whose files lie under root; commands run only where root is /."""
 

@@ -5,11 +5,9 @@ from __future__ import absolute_import, division, print_function
 __metaclass__ = type
 
 # Documentation: microcode_facts.yml
-import os
-
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.fleet.microcode.plugins.module_utils.facts import gather
-from ansible_collections.fleet.microcode.plugins.module_utils.host import Host
+from ansible_collections.fleet.microcode.plugins.module_utils.host import Host, refusal
 
 
 def main():
@@ -17,16 +15,11 @@ def main():
         argument_spec={"sysroot": {"type": "path", "default": "/"}, "gather_subset": {"type": "list", "elements": "str", "default": ["all"]}},
         supports_check_mode=True,
     )
-    sysroot = module.params["sysroot"]
-    try:
-        os.stat(os.path.join(sysroot, "") + ".")
-        problem = None if sysroot else "empty; / is the live machine"
-    except (OSError, ValueError) as exc:  # ValueError: a NUL byte
-        problem = getattr(exc, "strerror", None) or str(exc)
+    problem = refusal(module.params["sysroot"])
     if problem:
-        module.fail_json(msg='sysroot "%s" cannot be read: %s; name a folder of this host under which an image is mounted or a copy lies' % (sysroot, problem))
+        module.fail_json(msg=problem)
     try:
-        facts = gather(Host(sysroot), module.params["gather_subset"])
+        facts = gather(Host(module.params["sysroot"]), module.params["gather_subset"])
     except ValueError as exc:
         module.fail_json(msg=str(exc))
     module.exit_json(ansible_facts={"microcode": facts})

@@ -19,6 +19,11 @@ options:
     type: list
     elements: path
     required: true
+  sysroot:
+    description:
+      - Folder of a mounted image or a captured tree in which O(path) lies; links are followed inside it only.
+    type: path
+    default: /
   checksums:
     description:
       - Whether to read whole updates and check their sums; without it only headers and tables are read.
@@ -42,6 +47,11 @@ EXAMPLES = r"""
   fleet.microcode.microcode_file_info:
     path: /lib/firmware/intel-ucode
   register: microcode
+
+- name: List what the microcode files of a mounted image hold
+  fleet.microcode.microcode_file_info:
+    sysroot: /mnt/image
+    path: /lib/firmware/intel-ucode
 
 - name: List what an initrd carries
   fleet.microcode.microcode_file_info:
@@ -101,15 +111,19 @@ containers:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.fleet.microcode.plugins.module_utils import listing
-from ansible_collections.fleet.microcode.plugins.module_utils.host import Host
+from ansible_collections.fleet.microcode.plugins.module_utils.host import Host, refusal
 
 
 def main():
     module = AnsibleModule(
-        argument_spec={"path": {"type": "list", "elements": "path", "required": True}, "checksums": {"type": "bool", "default": True}},
+        argument_spec={"path": {"type": "list", "elements": "path", "required": True}, "sysroot": {"type": "path", "default": "/"},
+                       "checksums": {"type": "bool", "default": True}},
         supports_check_mode=True,
     )
-    host = Host()
+    problem = refusal(module.params["sysroot"])
+    if problem:
+        module.fail_json(msg=problem)
+    host = Host(module.params["sysroot"])
     containers = listing.containers(host, module.params["path"], module.params["checksums"])
     if host.warnings and not containers:
         module.fail_json(msg="nothing could be read: " + "; ".join(host.warnings))
