@@ -275,7 +275,7 @@ def _grub(host, folder, text):
     if not xen:
         return _entry(host, BASES, linux[0], initrds, " ".join(linux[1:]))
     for line in modules[1:]:
-        if line[1:]:  # DOMAIN.md, section 5
+        if line[1:]:  # 20_linux_xen of GRUB 2.06 puts all initrds on one line
             host.warn("GRUB loads for Xen only the first file of a module line, not %s" % " ".join(line[1:]))
     args, xen_args = [" ".join(line[2 if line[1:2] == ("placeholder",) else 1:]) for line in (modules[0], xen)]
     return _entry(host, BASES, modules[0][0], [line[0] for line in modules[1:]], args, xen[0], xen_args)

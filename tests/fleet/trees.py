@@ -27,7 +27,7 @@ A host's YAML has these keys; all but distro and cpu may be left out:
     not_yet            the same, of facts that our readers do not find so far; a test tells when one of them is found
 
 Where the forms come from: /proc and /sys as Linux's arch/x86/kernel/cpu/proc.c, drivers/base, LNX-core and Documentation/ABI describe them; what
-dom0 shows as LAB observed it, bits of features from XEN; initrds as LNX-core reads them and the tools of DOMAIN section 3 write them.
+dom0 shows as LAB observed it, bits of features from XEN; initrds as LNX-core reads them and initramfs-tools, dracut and mkinitcpio write them.
 """
 import hashlib
 import lzma
@@ -392,7 +392,7 @@ def grub(tree, spec, distro):
             image = boot_path(spec, "xen-%s-amd64.gz" % short, "")
             tree.put("/boot/xen-%s-amd64.gz" % short, "stands for Xen %s\n" % dom0["version"])
             xens.append({"name": short + "-amd64", "path": image, "options": dom0.get("options", "")})
-            default = title + ", with Xen hypervisor"  # Debian's /etc/default/grub.d/xen.cfg overrides GRUB_DEFAULT (DOMAIN section 5)
+            default = title + ", with Xen hypervisor"  # Debian's /etc/default/grub.d/xen.cfg overrides GRUB_DEFAULT
         for xen in xens:
             entries.append(grub_entry(spec, distro, title + (", with Xen hypervisor" if xen else ""), newest, xen))
             words = "%s, with %sLinux " % (title, "Xen %s and " % xen["name"] if xen else "")
