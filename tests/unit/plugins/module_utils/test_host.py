@@ -54,11 +54,16 @@ def test_what_is_not_there_is_none_without_a_word(tmp_path):
     assert host.warnings == []
 
 
-def test_a_fifo_and_a_device_are_refused_and_do_not_block(tmp_path):
+def test_a_fifo_is_refused_and_does_not_block(tmp_path):
     os.mkfifo(str(tmp_path / "fifo"))
     host = Host(str(tmp_path))
     assert host.read("/fifo") is None
     assert host.warnings == ["/fifo: not a regular file"]
+
+
+def test_a_device_is_not_even_opened(monkeypatch):
+    """Opening some devices does something: a tape rewinds."""
+    monkeypatch.setattr(os, "open", None)
     live = Host("/")
     assert live.read("/dev/zero") is None
     assert live.warnings == ["/dev/zero: not a regular file"]

@@ -225,7 +225,8 @@ def test_xen_ucode_speaks_of_cpu_0_only_and_the_log_of_the_others(machine):
 
 
 def test_a_log_that_contradicts_xen_ucode_is_not_believed_about_the_others(machine):
-    commands = {"/usr/sbin/xen-ucode": (2, "", USAGE % "[<microcode file> | show-cpu-info]" + UPSTREAM), "xl dmesg": BANNER + BSP}
+    commands = {"/usr/sbin/xen-ucode": (2, "", USAGE % "[<microcode file> | show-cpu-info]" + UPSTREAM),
+                "xl dmesg": BANNER + BSP + LATE.replace("0x2007006", "0x2006b06")}
     facts = ask(machine, commands, {"/usr/sbin/xen-ucode": ""})[0]
     assert (facts["revisions"], facts["unread"]) == ({"0x02007006": [0]}, 1)
 
