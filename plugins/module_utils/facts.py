@@ -75,7 +75,10 @@ def _loading(host, facts, processor, chosen, command_line, section):
     xen = facts["hypervisor"]["xen"]
     version = bool(xen) and (hypervisor.numbers(facts["hypervisor"]["version"]) or True)
     if xen:
-        running, pf_mask = section("xen", hypervisor.xen_revisions, host, facts["cpu"], xen) or (None, None)
+        asked = section("xen", hypervisor.xen_revisions, host, facts["cpu"], xen)
+        if asked is None:  # what dom0 sees may be stale
+            facts["cpu"].update(revision=None, revisions=None, revision_source=None, unread=None)
+        running, pf_mask = asked or (None, None)
         processor = processor._replace(revision=running, pf_mask=processor.pf_mask or pf_mask)
         facts["cpu"]["pf_mask"] = cpu.hex8(processor.pf_mask)
         xen["ucode"] = boot.xen_ucode(xen["command_line"])

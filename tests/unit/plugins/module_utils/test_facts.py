@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from ansible_collections.fleet.microcode.plugins.module_utils import facts, files
+from ansible_collections.fleet.microcode.plugins.module_utils import facts, files, hypervisor
 from ansible_collections.fleet.microcode.tests.fleet import made_intel
 from ansible_collections.fleet.microcode.tests.fleet.machine import cpuinfo
 
@@ -78,6 +78,15 @@ def test_a_mistake_in_one_reader_costs_no_other_section(machine, monkeypatch):
     assert found["files"] is None
     assert found["firmware"] is not None
     assert "files: internal error, please report it: KeyError: 'surprise'" in found["warnings"]
+
+
+def test_a_mistake_while_asking_xen_leaves_no_stale_revision(machine, monkeypatch):
+    def broken(*_arguments):
+        raise KeyError("surprise")
+    monkeypatch.setattr(hypervisor, "xen_revisions", broken)
+    found = facts.gather(machine(dict(SERVER, **{"/sys/hypervisor/type": "xen\n", "/proc/xen/capabilities": "control_d\n"})))
+    assert (found["cpu"]["revision"], found["cpu"]["revisions"], found["pending"]) == (None, None, None)
+    assert any("internal error" in text for text in found["warnings"])
 
 
 def test_an_empty_tree_still_answers(machine):
