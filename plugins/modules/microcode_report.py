@@ -63,6 +63,11 @@ EXAMPLES = r"""
   fleet.microcode.microcode_report:
     results: [facts_of_host]
     path: /var/lib/fleet/microcode.json
+
+- name: Fail the hosts that could not be read, now that they are in the report
+  ansible.builtin.fail:
+    msg: "{{ facts_of_host.msg }}"
+  when: facts_of_host is failed or facts_of_host is unreachable
 """
 
 RETURN = r"""
