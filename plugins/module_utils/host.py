@@ -119,10 +119,9 @@ class Host(object):
             return None
         with stream:
             try:
-                if os.fstat(stream.fileno()).st_size <= limit:  # proc and sysfs say 0 or a page
-                    data = stream.read(limit + 1) or b""
-                    if len(data) <= limit:
-                        return data
+                data = stream.read(limit + 1) or b""  # its size says nothing: in sysfs it is a page, whatever the file holds
+                if len(data) <= limit:
+                    return data
                 self.warn("%s: more than %d bytes, far beyond what belongs there; not read" % (path, limit))
             except OSError as exc:
                 self.warn("%s: %s" % (path, exc.strerror))

@@ -79,6 +79,14 @@ def test_a_file_beyond_its_limit_is_refused_rather_than_cut(tmp_path):
     assert host.warnings[1] == "/sparse: far longer than what belongs there; the rest was not read"
 
 
+def test_a_file_of_sysfs_is_read_though_its_size_is_a_page():
+    path, host = "/sys/devices/system/cpu/online", Host()
+    assert os.stat(path).st_size > 64
+    with open(path) as stream:
+        assert host.text(path, 64) == stream.read().strip() != ""
+    assert host.warnings == []
+
+
 def test_an_unreadable_file_is_said(tmp_path):
     (tmp_path / "closed").write_text("x")
     (tmp_path / "closed").chmod(0)
