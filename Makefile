@@ -2,7 +2,7 @@
 PYTHON ?= python3
 GATE = $(PYTHON) tests/gate/gate.py
 
-.PHONY: demo test test-root test-import bench build clean
+.PHONY: demo test test-root test-import lab lab-smoke bench build clean
 
 demo:         # assess this machine and the recorded hosts
 	@$(GATE) demo
@@ -15,6 +15,12 @@ test-root:    # Debian systems made on the spot (needs root, Debian, mmdebstrap)
 
 test-import:  # what Galaxy checks when it imports the tarball
 	@$(GATE) test import
+
+lab:          # real Xen and Linux on an emulated processor (needs root, Debian); some: make lab ARGS="-k early"
+	@$(GATE) lab $(ARGS)
+
+lab-smoke:    # the few of them that CI runs
+	@$(GATE) lab -m smoke
 
 bench:        # how fast, side by side with other tools; one section: make bench ARGS="--only facts"
 	@$(GATE) bench $(ARGS)

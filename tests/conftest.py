@@ -23,7 +23,7 @@ def _importable():
 
 _importable()
 
-from ansible_collections.fleet.microcode.tests.gate import debian  # noqa: E402, pylint: disable=wrong-import-position
+from ansible_collections.fleet.microcode.tests.gate import cache, debian  # noqa: E402, pylint: disable=wrong-import-position
 
 try:
     import hypothesis
@@ -31,7 +31,7 @@ try:
 except ImportError:  # only the tests that use it need it
     pass
 else:
-    set_hypothesis_home_dir(str(debian.CACHE / "hypothesis"))
+    set_hypothesis_home_dir(str(cache.CACHE / "hypothesis"))
     hypothesis.settings.register_profile("gate", deadline=None, database=None, derandomize=True)  # the same inputs each time
     hypothesis.settings.load_profile("gate")
 

@@ -1,14 +1,11 @@
 # Copyright: the fleet.microcode authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The tools that the bench compares with: those of this machine, else Debian's packages unpacked into the cache, which needs no root."""
-import hashlib
 import os
-import pathlib
 import shutil
-import subprocess
-import tempfile
 
 from ansible_collections.fleet.microcode.tests.gate import debian
+from ansible_collections.fleet.microcode.tests.gate.cache import kept
 
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 NEEDRESTART = ("needrestart", "libintl-perl", "libmodule-find-perl", "libproc-processtable-perl", "libsort-naturally-perl", "libterm-readkey-perl")
@@ -18,43 +15,7 @@ ABSOLUTE = ("usr/share/perl5/NeedRestart/uCode/Intel.pm", "usr/lib/needrestart/i
 def unpacked(packages):
     """Folder into which these packages were unpacked; fetched once for a set of sources. Raises debian.Unavailable."""
     lines = debian.sources()
-    root = debian.CACHE / ("debian-" + hashlib.sha256("\n".join(lines + sorted(packages)).encode()).hexdigest()[:12])
-    if root.is_dir():
-        return root
-    debian.CACHE.mkdir(parents=True, exist_ok=True)
-    work = pathlib.Path(tempfile.mkdtemp(prefix="debian-", dir=str(debian.CACHE)))
-    try:
-        (work / "sources.list").write_text("\n".join(lines) + "\n")
-        (work / "settings").write_text(debian.SETTINGS.format(work))
-        for folder in ("lists/partial", "cache/archives/partial", "root"):
-            (work / folder).mkdir(parents=True)
-        apt = ["apt-get", "-q", "-c", str(work / "settings")]
-        run(apt + ["update"], work)
-        run(apt + ["download"] + list(packages), work)
-        for package in sorted(work.glob("*.deb")):
-            run(["dpkg-deb", "-x", str(package), str(work / "root")], work)
-        for name in ABSOLUTE:  # needrestart's own files name each other by absolute paths
-            path = work / "root" / name
-            if path.exists():
-                text = path.read_text()
-                for folder in ("/usr/lib/needrestart", "/etc/needrestart"):
-                    text = text.replace(folder, str(root) + folder)
-                path.write_text(text)
-        (work / "root").rename(root)
-    finally:
-        shutil.rmtree(str(work), ignore_errors=True)
-    return root
-
-
-def run(argv, cwd):
-    """Run one step of the fetching; debian.Unavailable where it fails."""
-    try:
-        done = subprocess.run(argv, cwd=str(cwd), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              universal_newlines=True, timeout=300, check=False)
-    except (OSError, subprocess.TimeoutExpired) as exc:
-        raise debian.Unavailable("%s: %s" % (" ".join(argv), exc))
-    if done.returncode:
-        raise debian.Unavailable("%s: %s" % (" ".join(argv[:1] + argv[-2:]), done.stdout.strip()[-300:]))
+    return kept("bench-" + packages[0], lines + sorted(packages), lambda folder: debian.unpack(folder, lines, *packages))
 
 
 def needrestart():
@@ -65,6 +26,12 @@ def needrestart():
     if not shutil.which("perl", path=PATH):
         raise debian.Unavailable("perl, in which it is written, is not installed")
     root = unpacked(NEEDRESTART)
+    for path in (root / name for name in ABSOLUTE if (root / name).exists()):  # needrestart's own files name each other by absolute paths
+        text = path.read_text()
+        for folder in ("/usr/lib/needrestart", "/etc/needrestart"):
+            text = text.replace(folder, str(root) + folder)
+        if str(root) not in path.read_text():
+            path.write_text(text)
     perl = ["perl"] + ["-I%s" % folder for folder in [root / "usr/share/perl5"] + sorted(root.glob("usr/lib/*/perl5/*"))]
     return {"perl": perl, "program": perl + [str(root / "usr/sbin/needrestart"), "-c", str(root / "etc/needrestart/needrestart.conf")],
             "settings": str(root) + settings}

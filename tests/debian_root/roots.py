@@ -6,20 +6,17 @@ Each boots with GRUB from /dev/sda1, as GRUB's own generator is told. /proc and 
 FLEET_MICROCODE_SUITE names another release than the machine's own, such as trixie or sid.
 """
 import contextlib
-import fcntl
-import hashlib
 import inspect
 import os
 import pathlib
-import re
 import shutil
 import subprocess
 import tempfile
 import time
 
-from ansible_collections.fleet.microcode.tests.gate.debian import CACHE, Unavailable, sources
+from ansible_collections.fleet.microcode.tests.gate.cache import discard, kept
+from ansible_collections.fleet.microcode.tests.gate.debian import bootstrap, sources
 
-MONTH = 30 * 24 * 3600
 COMMON = ["linux-image-amd64", "intel-microcode", "amd64-microcode", "grub2-common", "grub-pc-bin", "zstd", "cpio"]
 # cpio: without it amd64-microcode's hook leaves its microcode out and says nothing; initramfs-tools of sid does not bring it
 ROOTS = {  # packages beyond those; the first one makes the initrd. A cloud kernel is built without CONFIG_MICROCODE
@@ -89,21 +86,8 @@ def update_grub(root):
 
 
 def _make(packages, lines, target):
-    """Run mmdebstrap, then do what Debian's installer does for GRUB."""
-    if not shutil.which("mmdebstrap"):
-        raise Unavailable("Debian roots are made with mmdebstrap, which is not here; apt-get install mmdebstrap brings it")
-    said = subprocess.run(["apt-config", "dump", "Acquire"], stdout=subprocess.PIPE, universal_newlines=True, check=True).stdout
-    settings = re.findall(r"^Acquire::(?:Check-(?:Valid-Until|Date)|https?::Proxy\S*) .*(?=;$)", said, re.M)  # how this machine reaches its archives
-    argv = ["nice", "mmdebstrap", "--mode=root", "--variant=minbase", "--verbose", "--dpkgopt=force-unsafe-io"]
-    argv += ["--aptopt=" + line for line in settings + ["Acquire::Languages \"none\""]]
-    argv += ["--dpkgopt=path-exclude=" + path for path in LEFT_OUT] + ["--dpkgopt=path-include=" + KEPT, "--include=" + ",".join(packages)]
-    try:
-        done = subprocess.run(argv + ["", str(target), "-"], input="\n".join(lines) + "\n", stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              universal_newlines=True, timeout=1500, check=False)
-    except subprocess.TimeoutExpired:
-        raise Unavailable("Debian roots: no end of mmdebstrap after 1500 s; is the archive reachable?")
-    if done.returncode:
-        raise Unavailable("Debian roots: mmdebstrap failed; is the archive reachable?\n" + done.stdout[-4000:])
+    """Install a system, then do what Debian's installer does for GRUB."""
+    bootstrap(target, lines, packages, ["--dpkgopt=path-exclude=" + path for path in LEFT_OUT] + ["--dpkgopt=path-include=" + KEPT])
     shutil.copy(str(target / "usr/share/grub/default/grub"), str(target / "etc/default/grub"))
     (target / "etc" / "fstab").write_text("/dev/sda1 / ext4 errors=remount-ro 0 1\n")
     (target / "boot" / "grub").mkdir(exist_ok=True)
@@ -111,42 +95,11 @@ def _make(packages, lines, target):
     update_grub(target)
 
 
-def archives():
-    """Lines of the sources.list of the roots. Raises Unavailable."""
-    suite, lines = os.environ.get("FLEET_MICROCODE_SUITE"), sources()
-    if not suite:
-        return lines
-    fields = [line.split(" ") for line in lines if suite != "sid" or not re.search("-security|-updates", line)]
-    return sorted(set(" ".join(words[:3] + [re.sub("^[^-]+", suite, words[3])] + words[4:]) for words in fields))
-
-
-def discard(folder):
-    """Remove a folder, but nothing that is mounted below it."""
-    subprocess.run(["rm", "-rf", "--one-file-system", str(folder)], check=False)
-
-
 def root(kind):
     """Folder (pathlib.Path) of a root of this kind, not to be changed: see view(). Raises Unavailable."""
-    lines, packages = archives(), COMMON + ROOTS[kind]
+    lines, packages = sources(os.environ.get("FLEET_MICROCODE_SUITE")), COMMON + ROOTS[kind]
     made_of = lines + packages + LEFT_OUT + [KEPT, GRUB_PROBE, inspect.getsource(_make)]
-    key = hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:12]
-    folder = CACHE / "roots"
-    place = folder / ("%s-%s" % (kind, key))
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(str(folder / (kind + ".lock")), "w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        if place.is_dir() and time.time() - place.stat().st_mtime < MONTH:
-            return place
-        for old in folder.glob(kind + "-*"):
-            discard(old)
-        work = pathlib.Path(tempfile.mkdtemp(prefix=kind + "-", dir=str(folder)))
-        try:
-            _make(packages, lines, work / "root")
-            os.utime(str(work / "root"))
-            (work / "root").rename(place)
-        finally:
-            discard(work)
-    return place
+    return kept("roots/" + kind, made_of, lambda folder: _make(packages, lines, folder), days=30)
 
 
 @contextlib.contextmanager

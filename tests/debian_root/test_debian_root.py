@@ -19,7 +19,7 @@ from ansible_collections.fleet.microcode.tests.debian_root import grub, roots
 from ansible_collections.fleet.microcode.tests.debian_root.roots import forget, kernels
 from ansible_collections.fleet.microcode.tests.fleet import trees
 from ansible_collections.fleet.microcode.tests.fleet.machine import cpuinfo
-from ansible_collections.fleet.microcode.tests.gate.debian import CHECKOUT
+from ansible_collections.fleet.microcode.tests.gate.cache import CHECKOUT
 
 ROW = re.compile(r"^ *(?:\d+/(\d+):)? +sig (0x\w+), pf_mask (0x\w+), (\S+), rev (0x\w+)(?:, size (\d+))?$", re.M)
 XEON, EPYC, OLD_XEON, OLD_EPYC = "gold-6148", "epyc-7313", 0x2000050, 0xa001100

@@ -26,6 +26,7 @@ CORES = {  # ansible-core line: first and last Python 3 that runs it, oldest Pyt
     "2.19": (11, 13, 8, "24_2"),
     "2.21": (12, 14, 9, "25_2"),
 }
+LAB_TOOLS = {"mmdebstrap": "mmdebstrap", "ssh": "openssh-client", "unshare": "util-linux"}  # program: the package that has it
 GET_PIP = """\
 # ansible-test downloads its get-pip from a host that many networks do not reach; Python's own copy of pip serves.
 import subprocess, sys
@@ -90,12 +91,12 @@ class Step(object):
         self.env = dict((key, value) for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "PYTHON", "VIRTUAL_ENV", "XDG_")))
         self.env.update(LC_ALL="C.UTF-8", PYTHONDONTWRITEBYTECODE="1", FLEET_MICROCODE_CACHE=str(CACHE), HOME=str(self.home), ANSIBLE_NOCOWS="1")
 
-    def run(self, *argv, cwd=CHECKOUT, **env):
+    def run(self, *argv, cwd=CHECKOUT, seconds=1800, **env):
         """Run a command; Failed where it does not exit with 0."""
         argv = [str(word) for word in argv]
         print("+ " + " ".join(argv), file=self.output, flush=True)
         done = subprocess.run(argv, cwd=str(cwd), env=dict(self.env, **env), stdin=subprocess.DEVNULL, stdout=self.output,
-                              stderr=self.output and subprocess.STDOUT, timeout=1800, check=False)
+                              stderr=self.output and subprocess.STDOUT, timeout=seconds, check=False)
         if done.returncode:
             raise Failed("exit status %d of: %s" % (done.returncode, " ".join(argv)))
 
@@ -309,6 +310,22 @@ def bench(step, *arguments):
     step.run("python", "tests/bench/bench.py", *arguments, *others)
 
 
+def lab(step, *arguments):
+    """Real Xen and Linux on an emulated processor; arguments are pytest's. Whatever is missing on this Debian is installed."""
+    if os.geteuid() or not shutil.which("apt-get"):
+        raise Failed("the lab makes Debian systems, which takes root and Debian's apt; run it as root on Debian")
+    missing = [package for program, package in LAB_TOOLS.items() if not shutil.which(program)]
+    if missing:
+        step.run("apt-get", "-qq", "update")
+        step.run("apt-get", "-qq", "install", "--no-install-recommends", *missing)
+    step.use("lab.txt", python_of("2.19"))
+    step.collection()
+    images = ["bookworm-xen"] if "smoke" in arguments else []
+    step.run("python", "tests/lab/build.py", *images, seconds=3 * 3600, PYTHONPATH=str(step.work))
+    step.run("python", "-m", "pytest", "--basetemp", step.work / "tmp", "-rs", "-v", "--color=no", "--durations=0", "--durations-min=5", *(arguments or ["-m", "not on_demand"]),
+             "tests/lab", seconds=6 * 3600)
+
+
 def build(step):
     """The tarball, in dist/."""
     step.use_core("2.19")
@@ -328,7 +345,7 @@ def main(command, *words):
         test(words)
     step = Step(command)
     try:
-        {"demo": demo, "bench": bench, "build": build}[command](step, *words)
+        {"demo": demo, "bench": bench, "lab": lab, "build": build}[command](step, *words)
     except Failed as exc:
         sys.exit(str(exc))
     finally:

@@ -1,0 +1,65 @@
+# Copyright: the fleet.microcode authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Fixtures of the lab: machines that a test switches on, and what they said kept where it fails."""
+import os
+import pathlib
+import re
+import shutil
+
+import pytest
+
+from ansible_collections.fleet.microcode.tests.gate.cache import CACHE, CHECKOUT
+
+LOGS = CACHE / "logs" / "lab"
+RUNNING = []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _collection(tmp_path_factory):
+    """Ansible finds this checkout as the collection; where the caller named a copy, that one."""
+    if "ANSIBLE_COLLECTIONS_PATH" not in os.environ:
+        folder = tmp_path_factory.mktemp("collections") / "ansible_collections" / "fleet"
+        folder.mkdir(parents=True)
+        (folder / "microcode").symlink_to(CHECKOUT)
+        os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(folder.parents[1])
+
+
+@pytest.fixture(scope="module")
+def machine():
+    """machine(image, **options) -> Machine that has booted, or with boot=False one that is off; see machine.py. Taken away after the module."""
+    from ansible_collections.fleet.microcode.tests.lab.machine import Machine  # needs qemu.qmp, which only the lab has
+    made = []
+
+    def make(name, boot=True, **options):
+        one = Machine(name, **options)
+        made.append(one)
+        RUNNING.append(one)
+        if boot:
+            one.boot()
+        return one
+    yield make
+    for one in made:
+        RUNNING.remove(one)
+        one.kill()
+        shutil.rmtree(str(one.folder), ignore_errors=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Where a test fails, keep what its machines said."""
+    report = yield
+    if report.failed:
+        for number, one in enumerate(RUNNING):
+            place = LOGS / ("%s-%d" % (re.sub(r"\W+", "-", item.name), number))
+            shutil.rmtree(str(place), ignore_errors=True)
+            place.mkdir(parents=True)
+            for path in pathlib.Path(one.folder).glob("*.log"):
+                shutil.copy(str(path), str(place))
+            report.sections.append(("machine %s, whose logs are in %s" % (one.name, place), one.last_words()))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Boots that were tried once more are told."""
+    for text in getattr(terminalreporter.config, "_lab_tries", ()):
+        terminalreporter.write_line(text)

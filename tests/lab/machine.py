@@ -1,0 +1,231 @@
+# Copyright: the fleet.microcode authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A machine of the lab: an emulated one that takes microcode, reached over SSH, watched on its console and by its processor's own log."""
+import contextlib
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+from qemu.qmp.legacy import QEMUMonitorProtocol
+
+from ansible_collections.fleet.microcode.tests.lab import image, processor, workshop
+
+BOOT = 400  # seconds: Xen takes 20 on a quiet machine, minutes on a busy one
+COMMAND = 300  # seconds for a command on a machine
+FIRMWARE = ["type=0,vendor=Lab,version=1.7,date=04/01/2024", "type=1,manufacturer=Lab,product=Emulated"]
+
+
+class Lost(Exception):
+    """A machine did not do what was waited for; the text ends with its console's last lines."""
+
+
+class Machine:
+    """machine.ssh(...), machine.console, machine.revisions(): see each. Made by the fixture `machine`, which also takes it away."""
+
+    def __init__(self, name, kind="skylake-sp", cpus=2, threads=1, memory=1536, faults=(), revision=None, platform=None):
+        self.folder, self.name, self.process, self.tries = pathlib.Path(tempfile.mkdtemp(prefix="lab-")), name, None, []  # short: it holds sockets
+        self.image = image.image(name)
+        about = image.DESCRIPTION["processors"][kind]
+        self.cpus, self.revision = cpus, about["revision"] if revision is None else revision
+        platform = about.get("platform") if platform is None else platform
+        with socket.socket() as probe:  # one port as long as the machine lives, as a real machine has one address
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        kind_of_host_key, public = (self.image / "host_key.pub").read_text().split()[:2]
+        (self.folder / "known_hosts").write_text("[127.0.0.1]:%d %s %s\n" % (self.port, kind_of_host_key, public))
+        workshop.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-u", "-b", self.image / "disk", "disk", str(image.SIZE)], self.folder)
+        amd = "platform" not in about
+        options = [about["model"], "-hypervisor", "ucode-rev=%#x" % (self.revision << (0 if amd else 32)), "ucode-log=%s" % (self.folder / "processor.log")]
+        options += ["ucode-platform=%d" % platform] * (not amd) + list(faults)
+        self.argv = [str(processor.qemu()), "-name", name, "-machine", "q35,accel=tcg", "-cpu", ",".join(options), "-m", str(memory),
+                     "-smp", "%d,sockets=1,cores=%d,threads=%d" % (cpus, cpus // threads, threads), "-nodefaults", "-display", "none", "-rtc", "base=utc"]
+        for port in ("console", "guests"):
+            self.argv += ["-chardev", "socket,id={0},path={1}/{0}.socket,server=on,wait=off,logfile={1}/{0}.log,logappend=on".format(port, self.folder),
+                          "-serial", "chardev:" + port]
+        for text in FIRMWARE:
+            self.argv += ["-smbios", text]
+        self.argv += ["-qmp", "unix:%s/qmp.socket,server=on,wait=off" % self.folder, "-device", "virtio-rng-pci",
+                      "-drive", "if=virtio,format=qcow2,file=%s/disk" % self.folder,
+                      "-netdev", "user,id=net,hostfwd=tcp:127.0.0.1:%d-:22" % self.port, "-device", "virtio-net-pci,netdev=net,romfile=", "-boot", "c"]
+
+    # --- power ---
+
+    def start(self):
+        """Switch on; returns at once."""
+        assert self.process is None, "the machine is on"
+        with open(str(self.folder / "qemu.log"), "ab") as log:
+            self.process = subprocess.Popen(["nice"] + self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_die_with_parent)
+
+    def kill(self):
+        """Cut the power."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def reset(self):
+        """Press the reset button."""
+        self.qmp("system_reset")
+
+    def boot(self):
+        """Switch on if off, and wait until it answers; where it does not, once more. Lost."""
+        for attempt in (1, 2):
+            if self.process is None:
+                self.start()
+            try:
+                return self.wait_up()
+            except Lost as exc:
+                self.tries.append(str(exc))
+                self.kill()
+                if attempt == 2:
+                    raise
+        return None
+
+    def power_cycle(self):
+        """Cut the power, switch on again, and wait until it answers."""
+        self.kill()
+        self.boot()
+
+    def reboot(self, how=("systemctl", "reboot")):
+        """Have the machine reboot, and wait until it answers anew."""
+        before = self.boot_id()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.ssh(*how, check=False)
+        self.wait(lambda: self.boot_id(check=False) not in (None, before), "no other boot answers on SSH")
+
+    # --- what is seen from outside ---
+
+    @property
+    def console(self):
+        """All that the machine has said on its console, over all boots."""
+        return self._log("console")
+
+    @property
+    def guests(self):
+        """All that its guests have said on theirs."""
+        return self._log("guests")
+
+    def _log(self, name):
+        path = self.folder / (name + ".log")
+        text = path.read_text(errors="replace") if path.exists() else ""
+        return re.sub(r"\x1b\[[0-9;?=]*[A-Za-z]|\r", "", text)
+
+    def events(self):
+        """Lines of the processor's own log, as dictionaries: see processor/README.md."""
+        path = self.folder / "processor.log"
+        lines = path.read_text().splitlines(True) if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def revisions(self):
+        """{CPU: revision that it runs}, as the processor itself says."""
+        return dict((event["cpu"], event["revision"]) for event in self.events())
+
+    def wait(self, condition, otherwise, seconds=BOOT):
+        """Wait until condition() is true; what it was. Lost where it is not in time, or the machine has gone off."""
+        deadline = time.monotonic() + seconds
+        while True:
+            value = condition()
+            if value:
+                return value
+            if self.process is None or self.process.poll() is not None:
+                raise Lost("%s, and the machine is off. %s" % (otherwise, self.last_words()))
+            if time.monotonic() > deadline:
+                raise Lost("%s after %d s. %s" % (otherwise, seconds, self.last_words()))
+            time.sleep(0.2)
+
+    def wait_console(self, pattern, seconds=BOOT, since=0):
+        """The match of a pattern on the console, from this character on."""
+        return self.wait(lambda: re.compile(pattern, re.M).search(self.console, since), "the console does not say %r" % pattern, seconds)
+
+    def wait_up(self):
+        """Wait until SSH answers; the boot's id."""
+        return self.wait(lambda: self.boot_id(check=False), "SSH does not answer")
+
+    def last_words(self):
+        """The end of the console and of QEMU's own messages."""
+        return "QEMU said:\n%s\nThe console ends with:\n%s" % (self._log("qemu")[-1500:], self.console[-3000:])
+
+    # --- its network and its keys ---
+
+    def qmp(self, command, **arguments):
+        """Send QEMU a command; what it answers."""
+        monitor = QEMUMonitorProtocol(str(self.folder / "qmp.socket"))
+        monitor.connect()
+        try:
+            return monitor.cmd(command, **arguments)
+        finally:
+            monitor.close()
+
+    def network(self, up):
+        """Plug the network cable in, or pull it out."""
+        self.qmp("set_link", name="net", up=up)
+
+    # --- how it is driven ---
+
+    def ssh_options(self):
+        """Options of ssh: the lab's key alone, and host keys checked."""
+        return ["-F", "none", "-i", str(image.key()), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes",
+                "-o", "UserKnownHostsFile=%s" % (self.folder / "known_hosts"), "-o", "GlobalKnownHostsFile=none", "-o", "ConnectTimeout=15",
+                "-o", "ServerAliveInterval=10"]
+
+    def ssh(self, *argv, check=True, stdin="", seconds=COMMAND):
+        """Run a command as root; the finished process (stdout and stderr as text). AssertionError where it fails, unless check is off."""
+        words = ["ssh"] + self.ssh_options() + ["-p", str(self.port), "root@127.0.0.1", "--"] + [_quoted(word) for word in argv]
+        done = subprocess.run(words, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", timeout=seconds, check=False)
+        assert not check or done.returncode == 0, "exit status %d of %s; it said: %s%s" % (done.returncode, argv, done.stdout[-1000:], done.stderr[-1000:])
+        return done
+
+    def sh(self, script, **options):
+        """Run a shell script as root; what it wrote to standard output."""
+        return self.ssh("sh", "-ec", script, **options).stdout
+
+    def boot_id(self, check=True):
+        """The kernel's id of this boot; None where nobody answers and check is off."""
+        try:
+            return self.ssh("cat", "/proc/sys/kernel/random/boot_id", check=check, seconds=60).stdout.strip() or None
+        except subprocess.TimeoutExpired:
+            if check:
+                raise
+            return None
+
+    def write(self, path, text):
+        """Write a file on the machine."""
+        self.ssh("sh", "-c", 'cat >"$1"', "sh", path, stdin=text)
+
+    def ansible(self, module, arguments=None, seconds=COMMAND, **host):
+        """Run an Ansible module on the machine over SSH, host keys checked; what it returned. Further words are variables of the host."""
+        inventory = {"all": {"hosts": {self.name: dict({
+            "ansible_host": "127.0.0.1", "ansible_port": self.port, "ansible_user": "root", "ansible_ssh_private_key_file": str(image.key()),
+            "ansible_ssh_common_args": " ".join(self.ssh_options()), "ansible_python_interpreter": "/usr/bin/python3"}, **host)}}}
+        path = self.folder / "inventory.json"
+        path.write_text(json.dumps(inventory))
+        env = dict(os.environ, ANSIBLE_LOAD_CALLBACK_PLUGINS="true", ANSIBLE_STDOUT_CALLBACK="ansible.builtin.minimal", ANSIBLE_NOCOLOR="true",
+                   ANSIBLE_PIPELINING="true", ANSIBLE_HOST_KEY_CHECKING="true", ANSIBLE_SSH_CONTROL_PATH_DIR=str(self.folder / "cp"), ANSIBLE_TIMEOUT="60")
+        argv = [str(pathlib.Path(sys.executable).with_name("ansible")), self.name, "-i", str(path), "-m", module] + ["-a", json.dumps(arguments)] * bool(arguments)
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True, timeout=seconds, env=env, check=False)
+        head, _arrow, body = done.stdout.partition(" => ")
+        assert done.returncode == 0 and "SUCCESS" in head or "CHANGED" in head, "%s on %s: %s%s" % (module, self.name, done.stdout[-3000:], done.stderr[-3000:])
+        return json.loads(body)
+
+    def facts(self, **options):
+        """What microcode_facts says."""
+        return self.ansible("fleet.microcode.microcode_facts", **options)["ansible_facts"]["microcode"]
+
+
+def _quoted(word):
+    """A word as the remote shell takes it."""
+    return "'%s'" % str(word).replace("'", "'\\''")
+
+
+def _die_with_parent():
+    """In a child: end when the parent does, so that no machine is left behind."""
+    import ctypes  # pylint: disable=import-outside-toplevel
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
