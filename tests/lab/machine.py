@@ -43,7 +43,7 @@ class Machine:
         workshop.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-u", "-b", self.image / "disk", "disk", str(image.SIZE)], self.folder)
         amd = "platform" not in about
         options = [about["model"], "-hypervisor", "ucode-rev=%#x" % (self.revision << (0 if amd else 32)), "ucode-log=%s" % (self.folder / "processor.log")]
-        options += ["ucode-platform=%d" % platform] * (not amd) + list(faults)
+        options += ([] if amd else ["ucode-platform=%d" % platform]) + list(faults)
         self.argv = [str(processor.qemu()), "-name", name, "-machine", "q35,accel=tcg", "-cpu", ",".join(options), "-m", str(memory),
                      "-smp", "%d,sockets=1,cores=%d,threads=%d" % (cpus, cpus // threads, threads), "-nodefaults", "-display", "none", "-rtc", "base=utc"]
         for port in ("console", "guests"):

@@ -25,7 +25,7 @@ HASWELL_UPDATE = made_intel.update(signature=0x306c3)
 ROME_UPDATE = made_amd.patch(0x0830107c, 0x8310)
 UNDEFINED, PROTECTION = "fault 0x00000006", "fault 0x0000000d"
 POPCNT, RTM_AND_HLE = "1/0/ecx/0x800000", "7/0/ebx/0x810"
-LIMIT = 20  # seconds; a run takes half of one on a quiet machine
+LIMIT = 300  # seconds; a run takes half of one on a quiet machine
 
 
 @pytest.fixture(scope="session", name="probe")
@@ -277,12 +277,10 @@ def test_a_hung_processor_comes_back_by_reset_alone(start):
     assert events[events.index("update") + 1] == "reset"
 
 
-def test_a_hung_processor_takes_its_sibling_along(start):
-    one = start("?1.load.0 0.rev", [UPDATE], smp="2,sockets=1,cores=1,threads=2", properties=["ucode-hang=0x2007006"])
-    one.wait(lambda: len(one.updates) == 2)
-    assert one.updates[1] == {"cpu": 0, "event": "sibling", "revision": NEW}
-    one.press_reset()
-    assert one.finish().said == ["reset", OLD]
+def test_a_hung_processor_takes_its_sibling_along(run):
+    one = run("?2.load.0 ?3.rev 1.rev", [UPDATE], smp="4,sockets=1,cores=2,threads=2", properties=["ucode-hang=0x2007006"])
+    assert one.said == ["no answer", "no answer", OLD]
+    assert one.updates[1] == {"cpu": 3, "event": "sibling", "revision": NEW}
 
 
 @pytest.mark.parametrize("given, revision", [("0x2007006", 0x2007006), ("33583110", 0x2007006), ("0x80000001", -0x7fffffff), ("-2147483647", -0x7fffffff)])

@@ -1,0 +1,37 @@
+# Copyright: the fleet.microcode authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Real tools still say what was recorded of them; with FLEET_MICROCODE_RECORD=1 in the environment, what they say is recorded anew."""
+import os
+
+import pytest
+
+from ansible_collections.fleet.microcode.tests.lab import recordings
+
+FILES = recordings.files()
+
+
+@pytest.fixture(scope="module", name="shared")
+def _shared(machine):
+    """shared(image) -> Machine: one at a time, for as long as recordings of that image follow one another."""
+    made = {}
+
+    def get(image):
+        if image not in made:
+            for one in made.values():
+                one.kill()
+            made.clear()
+            made[image] = machine(image)
+        return made[image]
+    return get
+
+
+@pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
+def test_tools_say_what_was_recorded(shared, path):
+    old = recordings.load(path)
+    new = recordings.record(shared(old["image"]), old)
+    if os.environ.get("FLEET_MICROCODE_RECORD"):
+        path.write_text(recordings.render(recordings.merged(old, new)))
+        assert recordings.load(path)["situations"]
+        return
+    difference = recordings.difference(old, new)
+    assert not difference, "%s no longer holds; record anew with FLEET_MICROCODE_RECORD=1 if this is how it is now:\n%s" % (path.name, difference)
