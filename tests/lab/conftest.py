@@ -11,7 +11,7 @@ import pytest
 from ansible_collections.fleet.microcode.tests.gate.cache import CACHE, CHECKOUT
 
 LOGS = CACHE / "logs" / "lab"
-RUNNING = []
+RUNNING, TRIES = [], []
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,9 +24,9 @@ def _collection(tmp_path_factory):
         os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(folder.parents[1])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def machine():
-    """machine(image, **options) -> Machine that has booted, or with boot=False one that is off; see machine.py. Taken away after the module."""
+    """machine(image, **options) -> Machine that has booted, or with boot=False one that is off; see machine.py. Taken away after the test."""
     from ansible_collections.fleet.microcode.tests.lab.machine import Machine  # needs qemu.qmp, which only the lab has
     made = []
 
@@ -41,6 +41,7 @@ def machine():
     for one in made:
         RUNNING.remove(one)
         one.kill()
+        TRIES.extend("%s: a boot was tried once more: %s" % (one.name, text.splitlines()[0]) for text in one.tries)
         shutil.rmtree(str(one.folder), ignore_errors=True)
 
 
@@ -61,5 +62,5 @@ def pytest_runtest_makereport(item, call):
 
 def pytest_terminal_summary(terminalreporter):
     """Boots that were tried once more are told."""
-    for text in getattr(terminalreporter.config, "_lab_tries", ()):
+    for text in TRIES:
         terminalreporter.write_line(text)

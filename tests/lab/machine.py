@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -26,24 +27,80 @@ class Lost(Exception):
     """A machine did not do what was waited for; the text ends with its console's last lines."""
 
 
-class Machine:
+class Reached:
+    """What is driven over SSH, as root: folder, name, address and port are set by those who are."""
+
+    def know(self, made):
+        """Take the host key of an image as that of this host."""
+        kind, public = (made / "host_key.pub").read_text().split()[:2]
+        (self.folder / ("known-" + self.name)).write_text("%s %s %s\n" % (self.name, kind, public))
+
+    def ssh_options(self):
+        """Options of ssh: the lab's key alone, and host keys checked."""
+        settings = {"IdentitiesOnly": "yes", "BatchMode": "yes", "StrictHostKeyChecking": "yes", "HostKeyAlias": self.name, "GlobalKnownHostsFile": "none",
+                    "UserKnownHostsFile": self.folder / ("known-" + self.name), "ConnectTimeout": 15, "ServerAliveInterval": 10}
+        return ["-F", "none", "-i", str(image.key())] + [word for item in settings.items() for word in ("-o", "%s=%s" % item)]
+
+    def ssh(self, *argv, check=True, stdin="", seconds=COMMAND):
+        """Run a command as root; the finished process (stdout and stderr as text). AssertionError where it fails, unless check is off."""
+        words = ["ssh"] + self.ssh_options() + ["-p", str(self.port), "root@" + self.address, "--"] + [shlex.join(map(str, argv))]
+        done = subprocess.run(words, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", timeout=seconds, check=False)
+        assert not check or done.returncode == 0, "exit status %d of %s; it said: %s%s" % (done.returncode, argv, done.stdout[-1000:], done.stderr[-1000:])
+        return done
+
+    def sh(self, script, **options):
+        """Run a shell script as root; what it wrote to standard output."""
+        return self.ssh("sh", "-ec", script, **options).stdout
+
+    def boot_id(self, check=True):
+        """The kernel's id of this boot; None where nobody answers and check is off."""
+        try:
+            return self.ssh("cat", "/proc/sys/kernel/random/boot_id", check=check, seconds=60).stdout.strip() or None
+        except subprocess.TimeoutExpired:
+            if check:
+                raise
+            return None
+
+    def write(self, path, text):
+        """Write a file on the machine."""
+        self.ssh("sh", "-c", 'cat >"$1"', "sh", path, stdin=text)
+
+    def ansible(self, module, arguments=None, seconds=COMMAND):
+        """Run an Ansible module on the machine over SSH, host keys checked; what it returned."""
+        inventory = {"all": {"hosts": {self.name: {
+            "ansible_host": self.address, "ansible_port": self.port, "ansible_user": "root",
+            "ansible_ssh_common_args": shlex.join(self.ssh_options()), "ansible_python_interpreter": "/usr/bin/python3"}}}}
+        path = self.folder / "inventory.json"
+        path.write_text(json.dumps(inventory))
+        env = dict(os.environ, ANSIBLE_LOAD_CALLBACK_PLUGINS="true", ANSIBLE_STDOUT_CALLBACK="ansible.builtin.minimal", ANSIBLE_NOCOLOR="true",
+                   ANSIBLE_PIPELINING="true", ANSIBLE_HOST_KEY_CHECKING="true", ANSIBLE_SSH_CONTROL_PATH_DIR=str(self.folder / "cp"), ANSIBLE_TIMEOUT="60")
+        argv = [str(pathlib.Path(sys.executable).with_name("ansible")), self.name, "-i", str(path), "-m", module] + ["-a", json.dumps(arguments)] * bool(arguments)
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True, timeout=seconds, env=env, check=False)
+        head, _arrow, body = done.stdout.partition(" => ")
+        assert done.returncode == 0 and "SUCCESS" in head or "CHANGED" in head, "%s on %s: %s%s" % (module, self.name, done.stdout[-3000:], done.stderr[-3000:])
+        return json.loads(body)
+
+    def facts(self):
+        """What microcode_facts says."""
+        return self.ansible("fleet.microcode.microcode_facts")["ansible_facts"]["microcode"]
+
+
+class Machine(Reached):
     """machine.ssh(...), machine.console, machine.revisions(): see each. Made by the fixture `machine`, which also takes it away."""
 
-    def __init__(self, name, kind="skylake-sp", cpus=2, threads=1, memory=1536, faults=(), revision=None, platform=None):
+    def __init__(self, name, kind="skylake-sp", cpus=2, threads=1, memory=1536, faults=(), revision=None, disk_of=None):
         self.folder, self.name, self.process, self.tries = pathlib.Path(tempfile.mkdtemp(prefix="lab-")), name, None, []  # short: it holds sockets
-        self.image = image.image(name)
+        made = image.image(name)
         about = image.DESCRIPTION["processors"][kind]
         self.cpus, self.revision = cpus, about["revision"] if revision is None else revision
-        platform = about.get("platform") if platform is None else platform
         with socket.socket() as probe:  # one port as long as the machine lives, as a real machine has one address
             probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        kind_of_host_key, public = (self.image / "host_key.pub").read_text().split()[:2]
-        (self.folder / "known_hosts").write_text("[127.0.0.1]:%d %s %s\n" % (self.port, kind_of_host_key, public))
-        workshop.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-u", "-b", self.image / "disk", "disk", str(image.SIZE)], self.folder)
+            self.address, self.port = probe.getsockname()
+        self.know(made)
         amd = "platform" not in about
         options = [about["model"], "-hypervisor", "ucode-rev=%#x" % (self.revision << (0 if amd else 32)), "ucode-log=%s" % (self.folder / "processor.log")]
-        options += ([] if amd else ["ucode-platform=%d" % platform]) + list(faults)
+        options += ([] if amd else ["ucode-platform=%d" % about["platform"]]) + list(faults)
         self.argv = [str(processor.qemu()), "-name", name, "-machine", "q35,accel=tcg", "-cpu", ",".join(options), "-m", str(memory),
                      "-smp", "%d,sockets=1,cores=%d,threads=%d" % (cpus, cpus // threads, threads), "-nodefaults", "-display", "none", "-rtc", "base=utc"]
         for port in ("console", "guests"):
@@ -52,8 +109,11 @@ class Machine:
         for text in FIRMWARE:
             self.argv += ["-smbios", text]
         self.argv += ["-qmp", "unix:%s/qmp.socket,server=on,wait=off" % self.folder, "-device", "virtio-rng-pci",
-                      "-drive", "if=virtio,format=qcow2,file=%s/disk" % self.folder,
                       "-netdev", "user,id=net,hostfwd=tcp:127.0.0.1:%d-:22" % self.port, "-device", "virtio-net-pci,netdev=net,romfile=", "-boot", "c"]
+        for number, each in enumerate([made] + [image.image(other) for other in (disk_of,) if other]):  # a second disk is for a guest
+            disk = "disk%d" % number
+            workshop.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-u", "-b", each / "disk", disk, str(image.SIZE)], self.folder)
+            self.argv += ["-drive", "if=virtio,format=qcow2,file=%s/%s" % (self.folder, disk)]
 
     # --- power ---
 
@@ -167,62 +227,21 @@ class Machine:
         """Plug the network cable in, or pull it out."""
         self.qmp("set_link", name="net", up=up)
 
-    # --- how it is driven ---
+
+class Guest(Reached):
+    """A guest that runs SSH, reached through the machine that it runs on."""
+
+    def __init__(self, machine, name, address, made):
+        self.folder, self.name, self.address, self.port, self.host = machine.folder, name, address, 22, machine
+        self.know(image.image(made))
 
     def ssh_options(self):
-        """Options of ssh: the lab's key alone, and host keys checked."""
-        return ["-F", "none", "-i", str(image.key()), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes",
-                "-o", "UserKnownHostsFile=%s" % (self.folder / "known_hosts"), "-o", "GlobalKnownHostsFile=none", "-o", "ConnectTimeout=15",
-                "-o", "ServerAliveInterval=10"]
+        hop = ["ssh"] + self.host.ssh_options() + ["-p", str(self.host.port), "-W", "[%h]:%p", "root@" + self.host.address]
+        return super().ssh_options() + ["-o", "ProxyCommand=" + shlex.join(hop)]
 
-    def ssh(self, *argv, check=True, stdin="", seconds=COMMAND):
-        """Run a command as root; the finished process (stdout and stderr as text). AssertionError where it fails, unless check is off."""
-        words = ["ssh"] + self.ssh_options() + ["-p", str(self.port), "root@127.0.0.1", "--"] + [_quoted(word) for word in argv]
-        done = subprocess.run(words, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", timeout=seconds, check=False)
-        assert not check or done.returncode == 0, "exit status %d of %s; it said: %s%s" % (done.returncode, argv, done.stdout[-1000:], done.stderr[-1000:])
-        return done
-
-    def sh(self, script, **options):
-        """Run a shell script as root; what it wrote to standard output."""
-        return self.ssh("sh", "-ec", script, **options).stdout
-
-    def boot_id(self, check=True):
-        """The kernel's id of this boot; None where nobody answers and check is off."""
-        try:
-            return self.ssh("cat", "/proc/sys/kernel/random/boot_id", check=check, seconds=60).stdout.strip() or None
-        except subprocess.TimeoutExpired:
-            if check:
-                raise
-            return None
-
-    def write(self, path, text):
-        """Write a file on the machine."""
-        self.ssh("sh", "-c", 'cat >"$1"', "sh", path, stdin=text)
-
-    def ansible(self, module, arguments=None, seconds=COMMAND, **host):
-        """Run an Ansible module on the machine over SSH, host keys checked; what it returned. Further words are variables of the host."""
-        inventory = {"all": {"hosts": {self.name: dict({
-            "ansible_host": "127.0.0.1", "ansible_port": self.port, "ansible_user": "root", "ansible_ssh_private_key_file": str(image.key()),
-            "ansible_ssh_common_args": " ".join(self.ssh_options()), "ansible_python_interpreter": "/usr/bin/python3"}, **host)}}}
-        path = self.folder / "inventory.json"
-        path.write_text(json.dumps(inventory))
-        env = dict(os.environ, ANSIBLE_LOAD_CALLBACK_PLUGINS="true", ANSIBLE_STDOUT_CALLBACK="ansible.builtin.minimal", ANSIBLE_NOCOLOR="true",
-                   ANSIBLE_PIPELINING="true", ANSIBLE_HOST_KEY_CHECKING="true", ANSIBLE_SSH_CONTROL_PATH_DIR=str(self.folder / "cp"), ANSIBLE_TIMEOUT="60")
-        argv = [str(pathlib.Path(sys.executable).with_name("ansible")), self.name, "-i", str(path), "-m", module] + ["-a", json.dumps(arguments)] * bool(arguments)
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, text=True, timeout=seconds, env=env, check=False)
-        head, _arrow, body = done.stdout.partition(" => ")
-        assert done.returncode == 0 and "SUCCESS" in head or "CHANGED" in head, "%s on %s: %s%s" % (module, self.name, done.stdout[-3000:], done.stderr[-3000:])
-        return json.loads(body)
-
-    def facts(self, **options):
-        """What microcode_facts says."""
-        return self.ansible("fleet.microcode.microcode_facts", **options)["ansible_facts"]["microcode"]
-
-
-def _quoted(word):
-    """A word as the remote shell takes it."""
-    return "'%s'" % str(word).replace("'", "'\\''")
+    def wait_up(self):
+        """Wait until SSH answers."""
+        self.host.wait(lambda: self.boot_id(check=False), "the guest's SSH does not answer", 2 * BOOT)
 
 
 def _die_with_parent():
