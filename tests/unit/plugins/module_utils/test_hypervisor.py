@@ -174,6 +174,14 @@ def test_cpus_that_took_different_revisions_are_seen(machine):
     assert answer == (None, None)
 
 
+def test_a_cpu_on_which_the_load_failed_tells_what_it_runs(machine):
+    log = BANNER + BSP + LATE.splitlines(True)[1] + "(XEN) microcode: CPU1 update rev 0x2000050 to 0x2007006 failed, result 0x2000050\n"  # LAB
+    facts, _xen, answer, warnings = ask(machine, {"xl dmesg": log})
+    assert (facts["revision"], facts["revisions"], facts["unread"]) == (None, {"0x02007006": [0], "0x02000050": [1]}, 0)
+    assert answer == (None, None)
+    assert any("different revisions" in text for text in warnings)
+
+
 def test_a_log_that_lost_its_beginning_proves_nothing_by_silence(machine):
     facts, _xen, answer, warnings = ask(machine, {"xl dmesg": "(XEN) some later line\n"})
     assert (facts["revision"], facts["revisions"], facts["revision_source"], facts["boot_revision"]) == (None, {}, None, "0x02000050")
