@@ -141,7 +141,7 @@ def xen_revisions(host, cpu_facts, xen):
     elif whole and number(booted) is not None:
         known[0], source = number(booted), "cpuinfo"
     for index, revision in re.findall(LINE + r"microcode: CPU(\d{1,5}) (?:updated from revision|update rev) 0x[0-9a-f]+ to "
-                                      r"(?:0x[0-9a-f]+ failed, result )?(0x[0-9a-f]+)", log):
+                                      r"(?:0x[0-9a-f]+ failed, result )?(0x[0-9a-f]+)\b(?! failed)", log):
         known[int(index)], source = int(revision, 16), "xl-dmesg"
     tool = xen["tool"] = host.which("xen-ucode")
     # without arguments every version prints its usage, some the CPU as well (XEN tools/misc/xen-ucode.c); nothing is loaded

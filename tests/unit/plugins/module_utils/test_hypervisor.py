@@ -180,6 +180,7 @@ def test_a_cpu_on_which_the_load_failed_tells_what_it_runs(machine):
     assert (facts["revision"], facts["revisions"], facts["unread"]) == (None, {"0x02007006": [0], "0x02000050": [1]}, 0)
     assert answer == (None, None)
     assert any("different revisions" in text for text in warnings)
+    assert ask(machine, {"xl dmesg": log.replace("result 0x2000050", "result 0")})[0]["unread"] == 1
 
 
 def test_a_log_that_lost_its_beginning_proves_nothing_by_silence(machine):
