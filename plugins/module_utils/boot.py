@@ -95,7 +95,8 @@ def _kexec(host):
     """Whether a plain reboot goes through kexec, which starts neither firmware nor loader; None: not known."""
     loaded = host.text("/sys/kernel/kexec_loaded", 16)
     if (loaded == "1" or (host.link("/etc/systemd/system/reboot.target") or "").endswith("kexec.target")  # systemctl reboot takes what is loaded
-            or re.search(r"^\s*LOAD_KEXEC=\W?true", host.text("/etc/default/kexec") or "", re.M) and host.exists("/etc/init.d/kexec-load")):  # Debian
+            or re.search(r"^\s*LOAD_KEXEC=\W?true", host.text("/etc/default/kexec") or "", re.M) and host.exists("/etc/init.d/kexec-load")
+            and not host.is_dir("/run/systemd/system")):  # Debian's; with systemd it loads a kernel that the reboot passes by (LAB)
         return True
     return False if loaded == "0" or host.is_dir("/sys/kernel") else None
 

@@ -529,7 +529,8 @@ KEXEC = {"/etc/default/kexec": "# kexec-tools\nLOAD_KEXEC=true\n", "/etc/init.d/
 
 @pytest.mark.parametrize("files, verdict", [
     ({"/sys/kernel/kexec_loaded": "1\n"}, True), ({"/sys/kernel/kexec_loaded": "0\n"}, False), ({}, None), ({"/sys/kernel/mm": None}, False),
-    (KEXEC, True), ({"/etc/default/kexec": "LOAD_KEXEC=true\n"}, None),
+    (KEXEC, True), (dict(KEXEC, **{"/run/systemd/system/x": "", "/sys/kernel/kexec_loaded": "0\n"}), False),
+    (dict(KEXEC, **{"/run/systemd/system/x": "", "/sys/kernel/kexec_loaded": "1\n"}), True), ({"/etc/default/kexec": "LOAD_KEXEC=true\n"}, None),
     (dict(KEXEC, **{"/etc/default/kexec": "LOAD_KEXEC=false\n", "/sys/kernel/mm": None}), False),
     (dict(KEXEC, **{"/etc/default/kexec": "#LOAD_KEXEC=true\n"}), None),
 ])
