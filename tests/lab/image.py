@@ -18,7 +18,7 @@ from ansible_collections.fleet.microcode.tests.gate.cache import kept
 from ansible_collections.fleet.microcode.tests.lab import guest, kernel, processor, workshop
 
 DESCRIPTION = yaml.safe_load(pathlib.Path(__file__).with_name("machines.yml").read_text())
-COMMON = ["linux-image-amd64", "grub-pc", "systemd-sysv", "udev", "openssh-server", "python3", "iproute2", "kmod", "procps", "zstd", "cpio",
+COMMON = ["linux-image-amd64", "grub-pc", "systemd-sysv", "dbus", "udev", "openssh-server", "python3", "iproute2", "kmod", "procps", "zstd", "cpio",
           "busybox-static", "iucode-tool"]
 LEFT_OUT = ["/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*", "/usr/share/info/*"] + [  # and drivers of what the machine does not have
     "%s/lib/modules/*/kernel/%s/*" % (usr, folder) for usr in ("", "/usr") for folder in (
@@ -53,7 +53,8 @@ ExecStart=/bin/sh -c 'exec tail -q -n +1 -F /var/log/xen/console/guest-g1.log /v
 [Install]
 WantedBy=multi-user.target
 """,
-    "etc/default/xencommons": "XENCONSOLED_TRACE=guest\n",
+    "etc/default/xen": "XENCONSOLED_ARGS=--log=guest\n",  # Debian's script of xenconsoled reads no other of Xen's settings
+    "var/log/xen/console/empty": "",
     "srv/first-boot": """\
 #!/bin/sh
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t tmpfs run /run; mount -o remount,rw /
