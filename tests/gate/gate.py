@@ -322,8 +322,8 @@ def lab(step, *arguments):
     step.collection()
     images = ["bookworm-xen"] if "smoke" in arguments else []
     step.run("python", "tests/lab/build.py", *images, seconds=3 * 3600, PYTHONPATH=str(step.work))
-    step.run("python", "-m", "pytest", "--basetemp", step.work / "tmp", "-rs", "-v", "--color=no", "--durations=0", "--durations-min=5", *(arguments or ["-m", "not on_demand"]),
-             "tests/lab", seconds=6 * 3600)
+    step.run("python", "-m", "pytest", "--basetemp", step.work / "tmp", "-rs", "-v", "--color=no", "--durations=0", "--durations-min=5", "tests/lab",
+             *(arguments or ["-m", "not on_demand"]), seconds=6 * 3600)
 
 
 def build(step):

@@ -87,7 +87,8 @@ def image(name):
     """Folder of an image: its `disk` (raw) and `host_key.pub`. Raises debian.Unavailable, RuntimeError."""
     spec = DESCRIPTION["images"][name]
     lines = dict((suite, debian.sources(suite)) for suite in (spec["suite"], spec["microcode"], spec["offered"]))
-    made_of = [str(sorted(spec.items())), str(sorted(lines.items())), pathlib.Path(__file__).read_text(), *(path.read_text() for path in sorted(guest.HERE.iterdir()) if path.is_file()), key().read_text()]
+    files = [pathlib.Path(__file__)] + sorted(path for path in guest.HERE.iterdir() if path.is_file())
+    made_of = [str(sorted(spec.items())), str(sorted(lines.items())), key().read_text()] + [path.read_text() for path in files]
     kernels = [kernel.late(version) for version in spec.get("kernels", ())]
 
     def make(folder):

@@ -74,7 +74,8 @@ class Reached:
         path.write_text(json.dumps(inventory))
         env = dict(os.environ, ANSIBLE_LOAD_CALLBACK_PLUGINS="true", ANSIBLE_STDOUT_CALLBACK="ansible.builtin.minimal", ANSIBLE_NOCOLOR="true",
                    ANSIBLE_PIPELINING="true", ANSIBLE_HOST_KEY_CHECKING="true", ANSIBLE_SSH_CONTROL_PATH_DIR=str(self.folder / "cp"), ANSIBLE_TIMEOUT="60")
-        argv = [str(pathlib.Path(sys.executable).with_name("ansible")), self.name, "-i", str(path), "-m", module] + ["-a", json.dumps(arguments)] * bool(arguments)
+        argv = [str(pathlib.Path(sys.executable).with_name("ansible")), self.name, "-i", str(path), "-m", module]
+        argv += ["-a", json.dumps(arguments)] if arguments else []
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, text=True, timeout=seconds, env=env, check=False)
         head, _arrow, body = done.stdout.partition(" => ")

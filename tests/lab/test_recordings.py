@@ -11,7 +11,7 @@ FILES = recordings.files()
 
 
 @pytest.fixture(scope="module", name="shared")
-def _shared(machine):
+def _shared(lasting_machine):
     """shared(image) -> Machine: one at a time, for as long as recordings of that image follow one another."""
     made = {}
 
@@ -20,7 +20,7 @@ def _shared(machine):
             for one in made.values():
                 one.kill()
             made.clear()
-            made[image] = machine(image)
+            made[image] = lasting_machine(image)
         return made[image]
     return get
 
