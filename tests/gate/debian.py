@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tempfile
 
-from ansible_collections.fleet.microcode.tests.gate.cache import CACHE, kept
+from ansible_collections.fleet.microcode.tests.gate.cache import kept
 
 PACKAGES = ("intel-microcode", "amd64-microcode", "iucode-tool")
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"

@@ -152,23 +152,23 @@ def merged(old, new):
 
 def render(recording):
     """A recording as the text of a file."""
-    text = HEAD + "".join("%s: %s\n" % (word, _value(recording[word], "")) for word in ("about", "image", "packages", "log") if recording.get(word))
+    text = HEAD + "".join("%s:%s\n" % (word, _value(recording[word], "")) for word in ("about", "image", "packages", "log") if recording.get(word))
     text += "situations:\n"
     for situation in recording["situations"]:
-        lines = ["%s: %s\n" % (word, _value(situation[word], "  ")) for word in SCRIPTED + RECORDED if word in situation]
+        lines = ["%s:%s\n" % (word, _value(situation[word], "  ")) for word in SCRIPTED + RECORDED if word in situation]
         text += "- " + "  ".join(lines)
     return text
 
 
 def _value(value, indent):
-    """A value as YAML, at a depth of so many spaces."""
+    """A value as YAML, at a depth of so many spaces, with what parts it from its key."""
     if isinstance(value, dict):
-        return "".join("\n%s  %s: %s" % (indent, word, _value(value[word], indent + "  ")) for word in value)
+        return "".join("\n%s  %s:%s" % (indent, word, _value(value[word], indent + "  ")) for word in value)
     if not isinstance(value, str) or "\n" not in value:
-        return yaml.safe_dump(value, default_flow_style=True, width=10000, allow_unicode=True).replace("\n...\n", "\n").rstrip("\n")
+        return " " + yaml.safe_dump(value, default_flow_style=True, width=10000, allow_unicode=True).replace("\n...\n", "\n").rstrip("\n")
     inner = indent + "  "
     if value.endswith("\n") and not value.endswith("\n\n") and not re.search(r"[^\n\x20-\x7e]|^\n| $", value, re.M):
-        return "|%s\n" % ("2" if value.startswith(" ") else "") + "\n".join(inner + line if line else "" for line in value[:-1].split("\n"))
+        return " |%s\n" % ("2" if value.startswith(" ") else "") + "\n".join(inner + line if line else "" for line in value[:-1].split("\n"))
     # quoted line by line: what a literal block cannot hold, or an editor would spoil
     lines = ["\\" * line.startswith(" ") + json.dumps(line)[1:-1] for line in value.splitlines(True)]
-    return '"' + "".join("\\\n" + inner + line for line in lines) + '"'
+    return ' "' + "".join("\\\n" + inner + line for line in lines) + '"'

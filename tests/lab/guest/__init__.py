@@ -15,6 +15,7 @@ def initramfs(busybox):
     archive = b"".join(member(folder, mode=0o40755) for folder in ("bin", "proc", "sbin"))
     for name, data in (("init", INIT.encode()), ("bin/busybox", busybox.read_bytes()), ("sbin/poweroff", POWEROFF.encode())):
         archive += member(name, data, mode=0o100755)
+    archive += member("bin/sh", b"busybox", mode=0o120777)
     return gzip.compress(archive + member("TRAILER!!!", mode=0), mtime=0)
 
 
