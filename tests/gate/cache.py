@@ -30,6 +30,9 @@ def kept(kind, made_of, make, days=None):
         fcntl.flock(stream, fcntl.LOCK_EX)
         if place.is_dir() and (days is None or time.time() - place.stat().st_mtime < days * 24 * 3600):
             return place
+        for left in place.parent.glob("making-*"):  # by a run that was killed
+            if left.stat().st_mtime < time.time() - 24 * 3600:
+                discard(left)
         work = pathlib.Path(tempfile.mkdtemp(prefix="making-", dir=str(place.parent)))
         try:
             (work / "root").mkdir()
