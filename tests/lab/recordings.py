@@ -9,7 +9,7 @@ A file says:
   log         optional: `argv`, a command that prints a log, and `only`, a pattern; its new lines are kept with each situation
   situations  in order, each building on those before it; each has
     situation   a plain sentence
-    boot        optional: GRUB's entry to boot before it, once; empty for the default
+    boot        optional: GRUB's entry to boot before it, once; empty for the default, which a machine just booted does not boot again
     before      optional: a shell script that prepares it and is not recorded
     argv        the command, or `script`, a shell script, where it takes a pipe
     after       optional: a shell script that takes back what it did, or waits for its effect; not recorded
@@ -54,8 +54,8 @@ def load(path):
     return yaml.safe_load(path.read_text())
 
 
-def record(one, script):
-    """Run a file's situations on a machine (machine.Machine); the dictionary of what a new file would hold."""
+def record(one, used, script):
+    """Run a file's situations on a machine (machine.Machine), used or just booted; the dictionary of what a new file would hold."""
     new = dict(script, situations=[])
     batch = []
     for situation in script["situations"] + [None]:
@@ -63,9 +63,9 @@ def record(one, script):
             new["situations"] += _run(one, batch, script.get("log"))
             batch = []
         if situation is not None:
-            if "boot" in situation:
-                if situation["boot"]:
-                    one.ssh("grub-reboot", situation["boot"])
+            if situation.get("boot"):
+                one.ssh("grub-reboot", situation["boot"])
+            if situation.get("boot") or "boot" in situation and (used or new["situations"]):
                 one.reboot()
             batch.append(dict((word, situation[word]) for word in SCRIPTED if word in situation))
     said = one.ssh("dpkg-query", "-W", "-f", "${Package} ${Version}\n", *script["packages"]).stdout
