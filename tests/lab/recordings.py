@@ -39,7 +39,7 @@ RULES = [(re.compile(pattern, re.M), other) for pattern, other in (  # what chan
     (r"\brun-[ru]?[0-9a-f]+\.(service|scope|timer)", r"run-N.\1"),
     (r"\b[Pp][Ii][Dd]:? *=?\d+|(?<=\[)\d+(?=\]:)", "PID"),
     (r"\b\d+\.\d+\.\d+(\+deb\d+)?-\d+-amd64\b", "KERNEL-amd64"),  # Debian's point releases
-    (r"\b\d+\.\d+\.\d+-lab\b", "KERNEL-lab"),
+    (r"\b\d+\.\d+\.\d+-late\b", "KERNEL-late"),
     (r"^(\S+ +\d+ +\d+ +\d+ +)[r-][b-]([p-][s-][c-][d-]) +\d+\.\d$", r"\1..\2 TIME"),  # of xl list: whether it runs this instant, and for how long it has
 )]
 
@@ -135,7 +135,11 @@ def normal(text):
 
 def difference(old, new):
     """How two recordings differ beside what changes by itself and the packages' versions: a diff, empty where they are the same."""
-    sides = [normal(render(dict(side, packages=dict.fromkeys(side["packages"], "")))).splitlines(True) for side in (old, new)]
+    sides = []
+    for side in (old, new):  # each text by itself: rendered, its lines no longer begin and end where the rules expect it
+        situations = [dict((word, normal(value) if word in RECORDED and isinstance(value, str) else value) for word, value in situation.items())
+                      for situation in side["situations"]]
+        sides.append(render(dict(side, packages=dict.fromkeys(side["packages"], ""), situations=situations)).splitlines(True))
     return "".join(difflib.unified_diff(*sides, "recorded", "now"))
 
 
