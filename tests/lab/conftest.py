@@ -1,7 +1,6 @@
 # Copyright: the fleet.microcode authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Fixtures of the lab: machines that a test switches on, and what they said kept where it fails."""
-import contextlib
 import os
 import pathlib
 import re
@@ -25,8 +24,8 @@ def _collection(tmp_path_factory):
         os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(folder.parents[1])
 
 
-@contextlib.contextmanager
-def machines():
+@pytest.fixture
+def machine():
     """make(image, **options) -> Machine that has booted, or with boot=False one that is off; see machine.py. All are taken away at the end."""
     from ansible_collections.fleet.microcode.tests.lab.machine import Machine  # needs qemu.qmp, which only the lab has
     made = []
@@ -46,20 +45,6 @@ def machines():
             one.kill()
             TRIES.extend("%s: a boot was tried once more: %s" % (one.name, text.splitlines()[0]) for text in one.tries)
             shutil.rmtree(str(one.folder), ignore_errors=True)
-
-
-@pytest.fixture
-def machine():
-    """See machines(); for one test."""
-    with machines() as make:
-        yield make
-
-
-@pytest.fixture(scope="module")
-def lasting_machine():
-    """See machines(); for all tests of a module."""
-    with machines() as make:
-        yield make
 
 
 @pytest.hookimpl(wrapper=True)

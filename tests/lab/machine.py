@@ -10,24 +10,19 @@ import shlex
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
+from ansible_collections.fleet.microcode.tests.fleet.driven import COMMAND, Driven, Lost
 from ansible_collections.fleet.microcode.tests.lab import image, processor, workshop
 
 BOOT = 400  # seconds: Xen takes 20 on a quiet machine, minutes on a busy one
-COMMAND = 300  # seconds for a command on a machine
 FIRMWARE = ["type=0,vendor=Lab,version=1.7,date=04/01/2024", "type=1,manufacturer=Lab,product=Emulated"]
 
 
-class Lost(Exception):
-    """A machine did not do what was waited for; the text ends with its console's last lines."""
-
-
-class Reached:
+class Reached(Driven):
     """What is driven over SSH, as root: folder, name, address and port are set by those who are."""
 
     def know(self, made):
@@ -48,43 +43,10 @@ class Reached:
         assert not check or done.returncode == 0, "exit status %d of %s; it said: %s%s" % (done.returncode, argv, done.stdout[-1000:], done.stderr[-1000:])
         return done
 
-    def sh(self, script, **options):
-        """Run a shell script as root; what it wrote to standard output."""
-        return self.ssh("sh", "-ec", script, **options).stdout
-
-    def boot_id(self, check=True):
-        """The kernel's id of this boot; None where nobody answers and check is off."""
-        try:
-            return self.ssh("cat", "/proc/sys/kernel/random/boot_id", check=check, seconds=60).stdout.strip() or None
-        except subprocess.TimeoutExpired:
-            if check:
-                raise
-            return None
-
-    def write(self, path, text):
-        """Write a file on the machine."""
-        self.ssh("sh", "-c", 'cat >"$1"', "sh", path, stdin=text)
-
-    def ansible(self, module, arguments=None, seconds=COMMAND):
-        """Run an Ansible module on the machine over SSH, host keys checked; what it returned."""
-        inventory = {"all": {"hosts": {self.name: {
-            "ansible_host": self.address, "ansible_port": self.port, "ansible_user": "root",
-            "ansible_ssh_common_args": shlex.join(self.ssh_options()), "ansible_python_interpreter": "/usr/bin/python3"}}}}
-        path = self.folder / "inventory.json"
-        path.write_text(json.dumps(inventory))
-        env = dict(os.environ, ANSIBLE_LOAD_CALLBACK_PLUGINS="true", ANSIBLE_STDOUT_CALLBACK="ansible.builtin.minimal", ANSIBLE_NOCOLOR="true",
-                   ANSIBLE_PIPELINING="true", ANSIBLE_HOST_KEY_CHECKING="true", ANSIBLE_SSH_CONTROL_PATH_DIR=str(self.folder / "cp"), ANSIBLE_TIMEOUT="60")
-        argv = [str(pathlib.Path(sys.executable).with_name("ansible")), self.name, "-i", str(path), "-m", module]
-        argv += ["-a", json.dumps(arguments)] if arguments else []
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, text=True, timeout=seconds, env=env, check=False)
-        head, _arrow, body = done.stdout.partition(" => ")
-        assert done.returncode == 0 and "SUCCESS" in head or "CHANGED" in head, "%s on %s: %s%s" % (module, self.name, done.stdout[-3000:], done.stderr[-3000:])
-        return json.loads(body)
-
-    def facts(self):
-        """What microcode_facts says."""
-        return self.ansible("fleet.microcode.microcode_facts")["ansible_facts"]["microcode"]
+    def variables(self):
+        """How Ansible reaches it."""
+        return {"ansible_host": self.address, "ansible_port": self.port, "ansible_user": "root",
+                "ansible_ssh_common_args": shlex.join(self.ssh_options()), "ansible_python_interpreter": "/usr/bin/python3"}
 
 
 class Machine(Reached):
@@ -223,6 +185,13 @@ class Machine(Reached):
             return monitor.cmd(command, **arguments)
         finally:
             monitor.close()
+
+    def silent(self):
+        """Whether nobody answers, for as long as one would wait for that."""
+        with contextlib.suppress(Lost):
+            self.wait(lambda: self.boot_id(check=False), "nobody answers", 20)
+            return False
+        return True
 
     def network(self, up):
         """Plug the network cable in, or pull it out."""

@@ -9,7 +9,7 @@ A file says:
   log         optional: `argv`, a command that prints a log, and `only`, a pattern; its new lines are kept with each situation
   situations  in order, each building on those before it; each has
     situation   a plain sentence
-    boot        optional: GRUB's entry to boot before it, once; empty for the default, which a machine just booted does not boot again
+    boot        optional: GRUB's entry to boot before it, once; empty for the default
     before      optional: a shell script that prepares it and is not recorded
     argv        the command, or `script`, a shell script, where it takes a pipe
     after       optional: a shell script that takes back what it did, or waits for its effect; not recorded
@@ -34,7 +34,11 @@ RULES = [(re.compile(pattern, re.M), other) for pattern, other in (  # what chan
     (r"^\[ *\d+\.\d+\]", "[TIME]"),  # of dmesg
     (r"\b\d+(\.\d+)?(ms|s)\b", "TIME"),
     (r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", "UUID"),
-    (r"\b[0-9a-f]{32}\b", "ID"),  # of a boot, an invocation
+    (r"\b[0-9a-f]{32}([0-9a-f]{8})?\b", "ID"),  # of a boot, an invocation, a build
+    (r"\b(4\.\d\d)\.\d+([-+]\S*\w)?", r"\1.POINT"),  # Xen's point releases, as packaged
+    (r"(?<=\.c):\d+(?=:)", ":LINE"),
+    (r"^((?:cpu_mhz|free_memory|total_memory|xen_extra|cc_compile_date|cc_compiler|release|nr_nodes) *: ).*", r"\1..."),  # of xl info
+    (r"\bmfn 0x[0-9a-f]+|Xen image load base address: 0x[0-9a-f]+", "ADDRESS"),
     (r"/mkinitramfs_\w{6}|/dracut\.\w{6}|\.\w{6}(?=\b.*mktemp)", "/TEMPORARY"),
     (r"\brun-[ru]?[0-9a-f]+\.(service|scope|timer)", r"run-N.\1"),
     (r"\b[Pp][Ii][Dd]:? *=?\d+|(?<=\[)\d+(?=\]:)", "PID"),
@@ -45,8 +49,8 @@ RULES = [(re.compile(pattern, re.M), other) for pattern, other in (  # what chan
 
 
 def files():
-    """Paths of all recordings; those of an image stand together, so that they can share a machine."""
-    return sorted(FOLDER.glob("*.yml"), key=lambda path: (load(path)["image"], path.name))
+    """Paths of all recordings."""
+    return sorted(FOLDER.glob("*.yml"))
 
 
 def load(path):
@@ -54,8 +58,8 @@ def load(path):
     return yaml.safe_load(path.read_text())
 
 
-def record(one, used, script):
-    """Run a file's situations on a machine (machine.Machine), used or just booted; the dictionary of what a new file would hold."""
+def record(one, script):
+    """Run a file's situations on a machine (machine.Machine) that was just booted; the dictionary of what a new file would hold."""
     new = dict(script, situations=[])
     batch = []
     for situation in script["situations"] + [None]:
@@ -65,7 +69,7 @@ def record(one, used, script):
         if situation is not None:
             if situation.get("boot"):
                 one.ssh("grub-reboot", situation["boot"])
-            if situation.get("boot") or "boot" in situation and (used or new["situations"]):
+            if "boot" in situation:
                 one.reboot()
             batch.append(dict((word, situation[word]) for word in SCRIPTED if word in situation))
     said = one.ssh("dpkg-query", "-W", "-f", "${Package} ${Version}\n", *script["packages"]).stdout

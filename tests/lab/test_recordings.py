@@ -10,28 +10,12 @@ from ansible_collections.fleet.microcode.tests.lab import recordings
 FILES = recordings.files()
 
 
-@pytest.fixture(scope="module", name="shared")
-def _shared(lasting_machine):
-    """shared(image) -> (Machine, whether it was used before): one at a time, for as long as recordings of that image follow one another."""
-    made = {}
-
-    def get(image):
-        used = image in made
-        if not used:
-            for one in made.values():
-                one.kill()
-            made.clear()
-            made[image] = lasting_machine(image)
-        return made[image], used
-    return get
-
-
 @pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
-def test_tools_say_what_was_recorded(shared, path):
+def test_tools_say_what_was_recorded(machine, path):
     old = recordings.load(path)
     if "status" not in old["situations"][0] and not os.environ.get("FLEET_MICROCODE_RECORD"):
         pytest.skip("%s is a script that was not recorded yet; FLEET_MICROCODE_RECORD=1 does it" % path.name)
-    new = recordings.record(*shared(old["image"]), script=old)
+    new = recordings.record(machine(old["image"]), old)
     if os.environ.get("FLEET_MICROCODE_RECORD"):
         path.write_text(recordings.render(recordings.merged(old, new)))
         assert recordings.load(path)["situations"]

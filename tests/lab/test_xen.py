@@ -5,7 +5,6 @@ import re
 
 import pytest
 
-from ansible_collections.fleet.microcode.tests.lab.machine import Lost
 from ansible_collections.fleet.microcode.tests.lab.truth import check, taken
 
 INTEL = "/lib/firmware/intel-ucode/06-55-04"
@@ -95,8 +94,7 @@ def test_a_hang_in_early_loading_ends_with_the_power_and_the_default_entry_comes
     one.ssh("systemctl", "reboot", check=False)
     one.wait(lambda: any(event.get("result") == "hang" for event in one.events()), "the processor does not hang")
     assert "Linux version" not in one.console[since:]  # before the first line, as in the field
-    with pytest.raises(Lost):
-        one.wait(lambda: one.boot_id(check=False), "it is lost", 30)
+    assert one.silent()
     one.reset()
     one.wait_up()
     facts = one.facts()
@@ -105,6 +103,7 @@ def test_a_hang_in_early_loading_ends_with_the_power_and_the_default_entry_comes
     assert (facts["hypervisor"]["type"], facts["cpu"]["revision"], facts["boot"]["next_entry"]) == ("xen", OLD, None)
 
 
+@pytest.mark.real("guests that run")
 def test_a_guest_that_counts_shows_a_pause_and_a_loss(machine):
     one = machine("bookworm-xen")
 
@@ -125,8 +124,7 @@ def test_a_guest_that_counts_shows_a_pause_and_a_loss(machine):
     assert count("g1") == held
     one.network(False)
     goes_on("g2")  # guests are heard though nobody can be reached
-    with pytest.raises(Lost):
-        one.wait(lambda: one.boot_id(check=False), "it is cut off", 20)
+    assert one.silent()
     one.network(True)
     one.wait_up()
     one.ssh("xl", "unpause", "g1")
