@@ -322,7 +322,8 @@ def lab(step, *arguments):
     step.collection()
     images = ["bookworm-xen"] if "smoke" in arguments else []
     step.run("python", "tests/lab/build.py", *images, seconds=3 * 3600, PYTHONPATH=str(step.work))
-    step.run("python", "-m", "pytest", "--basetemp", step.work / "tmp", "-rs", "-v", "--color=no", "--durations=0", "--durations-min=5", "tests/lab",
+    step.run("python", "-m", "pytest", "--basetemp", step.work / "tmp", "-rs", "-v", "--color=no", "--durations=0", "--durations-min=5",
+             "-n", min(os.cpu_count(), 4), "--dist", "worksteal", "tests/lab",  # machines know nothing of each other; each keeps one CPU busy
              *(arguments or ["-m", "not on_demand"]), seconds=6 * 3600)
 
 

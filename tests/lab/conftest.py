@@ -11,7 +11,7 @@ import pytest
 from ansible_collections.fleet.microcode.tests.gate.cache import CACHE, CHECKOUT
 
 LOGS = CACHE / "logs" / "lab"
-RUNNING, TRIES = [], []
+RUNNING = []
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,7 +25,7 @@ def _collection(tmp_path_factory):
 
 
 @pytest.fixture
-def machine():
+def machine(request):
     """make(image, **options) -> Machine that has booted, or with boot=False one that is off; see machine.py. All are taken away at the end."""
     from ansible_collections.fleet.microcode.tests.lab.machine import Machine  # needs qemu.qmp, which only the lab has
     made = []
@@ -43,7 +43,7 @@ def machine():
         for one in made:
             RUNNING.remove(one)
             one.kill()
-            TRIES.extend("%s: a boot was tried once more: %s" % (one.name, text.splitlines()[0]) for text in one.tries)
+            request.node.user_properties += [("tried", "%s: a boot was tried once more: %s" % (one.name, text.splitlines()[0])) for text in one.tries]
             shutil.rmtree(str(one.folder), ignore_errors=True)
 
 
@@ -64,5 +64,7 @@ def pytest_runtest_makereport(item, call):
 
 def pytest_terminal_summary(terminalreporter):
     """Boots that were tried once more are told."""
-    for text in TRIES:
-        terminalreporter.write_line(text)
+    for report in sum(terminalreporter.stats.values(), []):
+        for name, text in getattr(report, "user_properties", ()):
+            if name == "tried" and report.when == "teardown":
+                terminalreporter.write_line(text)

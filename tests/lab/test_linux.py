@@ -99,3 +99,12 @@ def test_late_loading_takes_a_feature_away_from_programs_that_use_it(machine):
     assert set(one.revisions().values()) == {"0x00000028"}
     assert one.ssh("sh", "-c", program).stdout.split() == ["132"]  # 128 + SIGILL
     check(one.facts(), one)
+
+
+@pytest.mark.on_demand
+@pytest.mark.real("an image that changes daily")
+def test_unstable_early(machine):
+    one = machine("sid")
+    facts = one.facts()
+    check(facts, one)
+    assert (facts["cpu"]["revision"], facts["distro"]["release"], facts["pending"]) == (NEW, "unstable", None)
