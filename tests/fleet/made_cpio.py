@@ -20,7 +20,7 @@ def member(name, data=b"", mode=0o100644, magic="070701", fill=0):
 def early(members, align=False, padding=512, magic="070701", trailer=True):
     """An uncompressed newc archive of {name: bytes} or [(name, bytes)], each folder before what is in it.
 
-    align: data of each file at a multiple of 16, through an empty member before it, as iucode_tool does.
+    align: data of each file at a multiple of 16, through a folder with a long name before it, as iucode_tool does.
     padding: the whole is filled with NUL bytes to a multiple of it.
     """
     archive, folders = b"", []
@@ -31,9 +31,10 @@ def early(members, align=False, padding=512, magic="070701", trailer=True):
                 folders.append(folder)
                 archive += member(folder, mode=0o40755, magic=magic)
         if align:
-            filler = name.rpartition("/")[0] + "/.align."
+            folder, _slash, file = name.rpartition("/")
+            filler = "%s/.%s.align." % (folder, file[1:].rpartition(".")[0])
             head = -(-(HEADER + len(name) + 1) // 4) * 4
-            archive += member(filler + "0" * (-(len(archive) + HEADER + len(filler) + 1 + head) % 16), magic=magic)
+            archive += member(filler + "0123456789abcdef"[:-(len(archive) + HEADER + len(filler) + 1 + head) % 16], mode=0o40755, magic=magic)
         archive += member(name, data, magic=magic)
     if trailer:
         archive += member("TRAILER!!!", mode=0, magic=magic)

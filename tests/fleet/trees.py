@@ -7,14 +7,16 @@
 A host's YAML has these keys; all but distro and cpu may be left out:
 
     about, groups      what the host shows; inventory groups
+    vars, count        variables of the inventory, such as its rack and pool; more hosts of this kind, numbered
+    simulate           settings of a simulated host (simulated.py): {offered, faults, firmware, xl_seconds, python}
     distro             a name of distros in parts.yml
-    cpu                {kind: a name of cpus in parts.yml, sockets, vcpus (a guest's or dom0's), revision, revisions: {revision: [cpu]}, offline: [cpu]}
+    cpu                {kind: a name of cpus in parts.yml, sockets, cores, threads, vcpus (a guest's or dom0's), revision, revisions: {revision: [cpu]}, offline: [cpu]}
     arch               aarch64, for a processor that takes no microcode; cpu then holds only count
     hypervisor         {is: metal}, {is: kvm-host, running, manager: libvirt or proxmox}, {is: container, engine}, {is: guest, of: kvm, vmware or hyper-v},
                        {is: guest, of: xen, mode: pv, pvh or hvm, version}, {is: dom0, mode: pv or pvh, version, physical, options, log: {path: [line]},
                        xenfs: false where not mounted, wrapper: false where xl is no script of Debian's}; metal may say kvm_module: true, loaded but unused
     kernels            newest first: {version, running: true, carries: [update], main: gzip, zstd or null for no compressed rest}
-    late_loading       the kernel has the reload file
+    late_loading       the kernels have the reload file; a kernel may say otherwise
     boot               {system: grub, bls, ostree, systemd-boot, extlinux, proxmox-boot-tool or none; uefi; images: [/boot/….img read before the initrd]}
     options, mounts    kernel options; {mount point: [type, device] or [type, device, ro]}
     packages           {name, version, files: {path: [update]}}; a path without / in front lies in the firmware folder, *.img becomes an early initrd,
@@ -30,7 +32,6 @@ Where the forms come from: /proc and /sys as Linux's arch/x86/kernel/cpu/proc.c,
 dom0 shows as LAB observed it, bits of features from XEN; initrds as LNX-core reads them and initramfs-tools, dracut and mkinitcpio write them.
 """
 import hashlib
-import lzma
 import re
 import sys
 import uuid
@@ -39,11 +40,10 @@ from pathlib import Path
 import yaml
 
 try:
-    from . import made_amd, made_cpio, made_intel
+    from . import made_grub, made_microcode
 except ImportError:  # run as a program: the makers lie beside it
-    import made_amd
-    import made_cpio
-    import made_intel
+    import made_grub
+    import made_microcode
 
 HERE = Path(__file__).resolve().parent
 CPU = "/sys/devices/system/cpu/"
@@ -61,6 +61,17 @@ PHYSICAL_FLAGS = "dts acpi ss tm pbe art pebs bts dtes64 ds_cpl vmx svm est tm2 
 # XENFEAT bits (XEN public/features.h): a PV guest has 5 to 7 and 13, a translated one 0, 2, 8, 9 and 13; 11 is dom0; 16 and 17 say whether mapped directly
 XEN_FEATURES = {"pv": 0x220e0, "pvh": 0x12305, "hvm": 0x12705}
 DOM0 = 1 << 11
+XEN_CFG = """echo "Including Xen overrides from /etc/default/grub.d/xen.cfg" >&2
+%sGRUB_CMDLINE_XEN_DEFAULT="%s"
+#XEN_OVERRIDE_GRUB_DEFAULT=0
+if [ "$XEN_OVERRIDE_GRUB_DEFAULT" = "" ]; then
+	grub_warn "GRUB_DEFAULT changed to boot into Xen by default! Edit /etc/default/grub.d/xen.cfg to avoid this warning."
+	XEN_OVERRIDE_GRUB_DEFAULT=1
+fi
+if [ "$XEN_OVERRIDE_GRUB_DEFAULT" = "1" ]; then
+	GRUB_DEFAULT="$GRUB_DISTRIBUTOR GNU/Linux, with Xen hypervisor"
+fi
+"""
 
 
 class Tree:
@@ -131,50 +142,6 @@ def machine_id(name):
     return identity(name, "machine").replace("-", "")
 
 
-# --- microcode ---
-
-def intel_file(updates):
-    """The bytes of Intel updates, one after the other."""
-    return b"".join(made_intel.update(update["signature"], update["pf_mask"], update["revision"], str(update["date"]), update.get("min_revision", 0),
-                                      made_intel.fitting(len(update.get("extended", ()))), [tuple(pair) for pair in update.get("extended", ())])
-                    for update in updates)
-
-
-def amd_file(updates):
-    """The bytes of one container with AMD patches."""
-    rows = dict((update["cpuid"], update["equiv"]) for update in updates)
-    return made_amd.container(sorted(rows.items()), [
-        made_amd.patch(update["patch"], update["equiv"], str(update["date"]), update.get("min_revision", 0), update["size"]) for update in updates])
-
-
-def microcode(updates):
-    """The bytes of a file that holds these updates, all of one vendor."""
-    return amd_file(updates) if "patch" in updates[0] else intel_file(updates)
-
-
-def early_initrd(updates, tool):
-    """The uncompressed archives with these updates, as the tool writes them."""
-    kinds = [(made_cpio.AMD, [update for update in updates if "patch" in update]), (made_cpio.INTEL, [update for update in updates if "patch" not in update])]
-    found = [(name, microcode(those)) for name, those in kinds if those]
-    if tool == "dracut":  # one archive for all, and a marker in it by which lsinitrd knows it
-        return made_cpio.early([("early_cpio", b"1\n")] + found)
-    # Debian's two hooks put an archive each before what is there; iucode_tool aligns Intel's data
-    return b"".join(made_cpio.early([each], align=each[0] == made_cpio.INTEL) for each in found)
-
-
-def zstd_frame(data):
-    """A zstd frame of one raw block (RFC 8878), so that no library is needed to make one."""
-    return b"\x28\xb5\x2f\xfd\xa0" + len(data).to_bytes(4, "little") + (len(data) << 3 | 1).to_bytes(3, "little") + data
-
-
-def initrd(updates, tool, main="gzip"):
-    """A whole initrd; a few hundred bytes stand for its compressed rest."""
-    head = early_initrd(updates, tool) if updates else b""
-    if main == "zstd":
-        return head + zstd_frame(b"070701" + bytes(200))
-    return made_cpio.with_main(head, 300) if main else head
-
-
 # --- /proc and /sys ---
 
 class Processors:
@@ -182,7 +149,8 @@ class Processors:
 
     def __init__(self, spec):
         said, self.kind = spec["cpu"], PARTS["cpus"][spec["cpu"]["kind"]]
-        kind, cores, threads, sockets, single = self.kind, self.kind["cores"], self.kind["threads"], said.get("sockets", 1), self.kind.get("single", 0)
+        kind, sockets, single = self.kind, said.get("sockets", 1), self.kind.get("single", 0)
+        cores, threads = (said.get(word, kind[word]) for word in ("cores", "threads"))
         if "vcpus" in said:
             cores, threads, sockets, single = said["vcpus"], 1, 1, 0
         if single:  # hybrid: threads of a core side by side, then the cores of one thread
@@ -194,7 +162,7 @@ class Processors:
         self.offline = set(said.get("offline", ()))
         self.revision = dict((index, said["revision"]) for index in range(len(places)))
         for revision, those in said.get("revisions", {}).items():
-            self.revision.update((index, revision) for index in those)
+            self.revision.update((index, int(revision)) for index in those)  # text in what JSON kept
         self.amd = kind["name"].startswith("AMD")
         self.virtual = spec["hypervisor"]["is"] in ("guest", "dom0")
         signature = kind["signature"]
@@ -267,7 +235,7 @@ def processors(tree, spec):
         if not cpus.virtual:
             tree.folder(CPU + "microcode")
             if spec.get("late_loading"):
-                tree.put(CPU + "microcode/reload", "", 0o200)
+                tree.put(CPU + "microcode/reload", bytes(4096), 0o200)
     tree.fill(CPU + "vulnerabilities", spec.get("vulnerabilities", {}))
     if spec["hypervisor"]["is"] != "container":
         names = dict({"bios_vendor": spec.get("firmware", {}).get("sys_vendor")}, **spec.get("firmware", {}))
@@ -331,11 +299,11 @@ def kernels(tree, spec, distro, updates):
         tree.put("/boot/" + distro["kernel"].format(v=version), "stands for Linux %s\n" % version)
         if "carries" in kernel:
             carried = [updates[name] for name in kernel["carries"]]
-            tree.put("/boot/" + distro["initrd"].format(v=version), initrd(carried, distro["tool"], kernel.get("main", "gzip")))
+            tree.put("/boot/" + distro["initrd"].format(v=version), made_microcode.initrd(carried, distro["tool"], kernel.get("main", "gzip")))
         tree.put("/lib/modules/%s/modules.dep" % version)
-        late = "CONFIG_MICROCODE_LATE_LOADING=y" if spec.get("late_loading") else "# CONFIG_MICROCODE_LATE_LOADING is not set"
+        late = "CONFIG_MICROCODE_LATE_LOADING=y" if kernel.get("late_loading", spec.get("late_loading")) else "# CONFIG_MICROCODE_LATE_LOADING is not set"
         old = [int(part) for part in re.findall(r"\d+", version)[:2]]  # the option came with 5.19 and Intel's and AMD's own went with 6.6
-        config = ["CONFIG_X86=y", "CONFIG_MICROCODE=y"] + ["CONFIG_MICROCODE_INTEL=y", "CONFIG_MICROCODE_AMD=y"] * (old < [6, 6]) + [late] * (old >= [5, 19])
+        config = ["CONFIG_X86=y", "CONFIG_XEN_DOM0=y", "CONFIG_MICROCODE=y"] + ["CONFIG_MICROCODE_INTEL=y", "CONFIG_MICROCODE_AMD=y"] * (old < [6, 6]) + [late] * (old >= [5, 19])
         if spec.get("arch") == "aarch64":
             config = ["CONFIG_ARM64=y"]
         place = {"pacman": "/lib/modules/%s/config", "rpm": "/lib/modules/%s/config"}.get(distro["packaging"], "/boot/config-%s")
@@ -346,23 +314,20 @@ def kernels(tree, spec, distro, updates):
             tree.put("/boot/config-" + version, "\n".join(config) + "\n")
 
 
+def initrd_settings(tree, distro):
+    """What the tool that builds initrds is told by its package; hostonly is the choice of distributions with rpm."""
+    if distro["tool"] == "initramfs-tools":
+        tree.put("/etc/initramfs-tools/update-initramfs.conf", "update_initramfs=yes\nbackup_initramfs=no\n")
+        tree.folder("/etc/initramfs-tools/hooks")
+    elif distro["tool"] == "dracut":
+        tree.folder("/etc/dracut.conf.d")
+        if distro["packaging"] == "rpm":
+            tree.put("/usr/lib/dracut/dracut.conf.d/01-dist.conf", 'hostonly="yes"\n')
+
+
 def root_options(spec):
     """The kernel's options in a boot entry."""
     return "root=UUID=%s %s" % (identity(spec["name"], "root"), spec["options"])
-
-
-def grub_entry(spec, distro, title, version, xen=None):
-    """A menu entry as grub-mkconfig's 10_linux, or with xen 20_linux_xen, writes it, less the lines that load modules and set the root."""
-    kernel, image = [boot_path(spec, distro[which], version) for which in ("kernel", "initrd")]
-    if xen:
-        body = ["echo\t'Loading Xen %s ...'" % xen["name"], 'if [ "$grub_platform" = "pc" -o "$grub_platform" = "" ]; then', "    xen_rm_opts=",
-                "else", '    xen_rm_opts="no-real-mode edd=off"', "fi", "multiboot2\t%s placeholder %s ${xen_rm_opts}" % (xen["path"], xen["options"]),
-                "echo\t'Loading Linux %s ...'" % version, "module2\t%s placeholder %s" % (kernel, root_options(spec)), "module2\t--nounzip   %s" % image]
-    else:
-        images = [boot_path(spec, name.rsplit("/", 1)[1], version) for name in spec["boot"].get("images", ())] + [image]
-        body = ["echo\t'Loading Linux %s ...'" % version, "linux\t%s %s" % (kernel, root_options(spec)), "initrd\t" + " ".join(images)]
-    ident = "gnulinux-%s-%s-%s" % ("%s-advanced" % version if "," in title else "simple", identity(spec["name"], "root"), "xen" if xen else "linux")
-    return "menuentry '%s' --class gnu-linux --class os $menuentry_id_option '%s' {\n%s}\n" % (title, ident, "".join("\t%s\n" % line for line in body))
 
 
 def grub(tree, spec, distro):
@@ -374,10 +339,14 @@ def grub(tree, spec, distro):
     text = "# GRUB Environment Block\n" + saved
     tree.put(base + "/grubenv", text + "#" * (1024 - len(text)))
     dom0 = spec["hypervisor"] if spec["hypervisor"]["is"] == "dom0" else None
-    default = "${saved_entry}" if bls else "0"
-    entries = []
+    settings = {"GRUB_DEFAULT": "saved" if bls else "0", "GRUB_TIMEOUT": "5", "GRUB_DISTRIBUTOR": name, "GRUB_CMDLINE_LINUX": "",
+                "GRUB_CMDLINE_LINUX_DEFAULT": re.sub(r"^r[ow] ?", "", spec["options"])}
+    text = "".join('%s=%s\n' % (key, value if value.isalnum() else '"%s"' % value) for key, value in settings.items())
+    if system != "ostree":
+        tree.put("/etc/default/grub", text + "GRUB_ENABLE_BLSCFG=true\n" * bls)
+    title, above = made_grub.title(settings, distro["packaging"] != "rpm"), ""
     if bls:
-        entries.append("insmod blscfg\nblscfg\n")
+        menu = made_grub.section("10_linux", "insmod blscfg\nblscfg\n")
         for number, kernel in enumerate(reversed(spec["kernels"]), 1):  # ostree numbers its entries, the newest has the highest
             version = kernel["version"]
             tree.put("/boot/loader/entries/%s.conf" % (entry % (number if system == "ostree" else version)), "".join(line + "\n" for line in (
@@ -385,39 +354,27 @@ def grub(tree, spec, distro):
                 "initrd " + boot_path(spec, distro["initrd"], version), "options %s $tuned_params" % root_options(spec), "grub_users $grub_users",
                 "grub_arg --unrestricted", "grub_class " + distro["os_release"]["ID"])))
     else:
-        title = "%s%s" % (name, " GNU/Linux" if name == "Debian" else "")
-        xens = [None]
-        if dom0:
-            short = ".".join(dom0["version"].split(".")[:2])
-            image = boot_path(spec, "xen-%s-amd64.gz" % short, "")
-            tree.put("/boot/xen-%s-amd64.gz" % short, "stands for Xen %s\n" % dom0["version"])
-            xens.append({"name": short + "-amd64", "path": image, "options": dom0.get("options", "")})
-            default = title + ", with Xen hypervisor"  # Debian's /etc/default/grub.d/xen.cfg overrides GRUB_DEFAULT
-        for xen in xens:
-            entries.append(grub_entry(spec, distro, title + (", with Xen hypervisor" if xen else ""), newest, xen))
-            words = "%s, with %sLinux " % (title, "Xen %s and " % xen["name"] if xen else "")
-            inner = "".join(grub_entry(spec, distro, words + each["version"], each["version"], xen) for each in spec["kernels"])
-            entries.append("submenu 'Advanced options for %s%s' {\n%s}\n" % (title, " (with Xen hypervisor)" if xen else "", inner))
-    tree.put(base + "/grub.cfg", """set pager=1
-if [ -s $prefix/grubenv ]; then
-  load_env
-fi
-if [ "${next_entry}" ] ; then
-   set default="${next_entry}"
-   set next_entry=
-   save_env next_entry
-   set boot_once=true
-else
-   set default="%s"
-fi
-%s""" % (default, "\n".join(entries)))
-    if system != "ostree":
-        tree.put("/etc/default/grub", 'GRUB_DEFAULT=%s\nGRUB_TIMEOUT=5\nGRUB_CMDLINE_LINUX_DEFAULT="quiet"\nGRUB_CMDLINE_LINUX=""\n%s'
-                 % (("saved", "GRUB_ENABLE_BLSCFG=true\n") if bls else (0, "")))
-    if dom0 and distro["packaging"] == "dpkg":
-        options = dom0.get("options", "")
-        tree.put("/etc/default/grub.d/xen.cfg", '%sGRUB_CMDLINE_XEN_DEFAULT="%s"\nif [ "$XEN_OVERRIDE_GRUB_DEFAULT" = "" ]; then\n\tGRUB_DEFAULT="%s"\nfi\n'
-                 % ("" if options else "#", options, default))
+        early = [boot_path(spec, each.rsplit("/", 1)[1], "") for each in spec["boot"].get("images", ())]
+        installed = [made_grub.Kernel(each["version"], boot_path(spec, distro["kernel"], each["version"]),
+                                      early + [boot_path(spec, distro["initrd"], each["version"])] * ("carries" in each)) for each in spec["kernels"]]
+        root = {"word": "UUID=" + identity(spec["name"], "root"), "id": identity(spec["name"], "root")}
+        menu = made_grub.section("10_linux", made_grub.linux(settings, title, installed, root))
+        above = made_grub.xen(settings, title, xens(tree, spec, distro, settings), installed, root) if dom0 else above
+    tree.put(base + "/grub.cfg", "\n".join((made_grub.HEADER, made_grub.section("00_header", made_grub.header(settings)), menu,
+                                              made_grub.section("20_linux_xen", above), made_grub.section("41_custom", made_grub.CUSTOM))), 0o600)
+
+
+def xens(tree, spec, distro, settings):
+    """The files of Xen in /boot, newest first, and what its package sets for GRUB."""
+    dom0, debian = spec["hypervisor"], distro["packaging"] == "dpkg"
+    name = "xen-%s-amd64" % ".".join(dom0["version"].split(".")[:2])
+    for end in [".gz"] + [".efi", ".config"] * debian:
+        tree.put("/boot/" + name + end, "stands for Xen %s\n" % dom0["version"])
+    settings["GRUB_CMDLINE_XEN_DEFAULT"] = dom0.get("options", "")
+    settings["GRUB_DEFAULT"] = made_grub.title(settings, distro["packaging"] != "rpm") + ", with Xen hypervisor"
+    if debian:  # its package boots Xen whatever GRUB_DEFAULT says in /etc/default/grub, and tells (DEB:xen)
+        tree.put("/etc/default/grub.d/xen.cfg", XEN_CFG % ("#" * (not dom0.get("options")), dom0.get("options", "")))
+    return [made_grub.Xen((name + end).replace(".gz", "")[4:], boot_path(spec, name + end, "")) for end in [".gz"] + [".efi"] * debian]
 
 
 def efi_loader(tree, name):
@@ -451,18 +408,20 @@ def boot(tree, spec, distro):
         tree.put("/etc/update-extlinux.conf", "overwrite=1\ndefault=lts\nmodules=ext4\n")
 
 
+def package_files(package, distro, updates):
+    """{absolute path: [update]} of a package's files."""
+    return dict((path if path.startswith("/") else "%s/%s" % (distro["firmware"], path), [dict(updates[name], date=str(updates[name]["date"])) for name in names])
+                for path, names in package.get("files", {}).items())
+
+
 def packages(tree, spec, distro, updates):
     """The files of packages and, where it is text, the package manager's record of them."""
     status = []
     for package in spec.get("packages", ()):
-        paths = []
-        for path, content in package.get("files", {}).items():
-            path = path if path.startswith("/") else "%s/%s" % (distro["firmware"], path)
-            paths.append(path)
-            made = [updates[name] for name in content]
-            data = early_initrd(made, "iucode_tool") if path.endswith(".img") else microcode(made)
-            tree.put(path, lzma.compress(data, check=lzma.CHECK_CRC32) if path.endswith(".xz") else data)
-        record(tree, distro["packaging"], package, paths, status)
+        files = package_files(package, distro, updates)
+        for path, made in files.items():
+            tree.put(path, made_microcode.file(path, made))
+        record(tree, distro["packaging"], package, list(files), status)
     if distro["packaging"] == "dpkg":
         base = ("Package: base-files\nStatus: install ok installed\nMaintainer: Nobody <nobody@example.com>\nArchitecture: amd64\nVersion: 12.4\n"
                 "Description: base system\n")
@@ -477,7 +436,8 @@ def record(tree, packaging, package, paths, status):
     above = sorted(set("/".join(path.split("/")[:depth]) for path in paths for depth in range(2, path.count("/") + 1)))
     if packaging == "dpkg":
         status.append("Package: %s\nStatus: install ok installed\nPriority: standard\nSection: non-free-firmware/admin\nMaintainer: Nobody "
-                      "<nobody@example.com>\nArchitecture: amd64\nVersion: %s\nDescription: %s\n as in the package\n" % (name, version, name))
+                      "<nobody@example.com>\n%sArchitecture: amd64\nVersion: %s\nDescription: %s\n as in the package\n" % (
+                          name, "Installed-Size: %s\n" % package["installed_size"] if "installed_size" in package else "", version, name))
         tree.put("/var/lib/dpkg/info/%s.list" % name, "".join(line + "\n" for line in ["/."] + sorted(above + paths)))
     elif packaging == "pacman":
         base = "/var/lib/pacman/local/%s-%s" % (name, version)
@@ -599,10 +559,11 @@ def build(spec, folder):
     running = next((kernel for kernel in spec["kernels"] if kernel.get("running")), None)
     if running is None:  # a container, or a machine without a kernel of its own on the disk
         running = {"version": spec["kernel"]}
-    processors(tree, spec)
+    processors(tree, dict(spec, late_loading=running.get("late_loading", spec.get("late_loading"))))
     kernel_words(tree, spec, distro, running)
     if spec["hypervisor"]["is"] != "container":
         kernels(tree, spec, distro, updates)
+        initrd_settings(tree, distro)
         boot(tree, spec, distro)
     packages(tree, spec, distro, updates)
     hypervisor(tree, spec)

@@ -1,0 +1,58 @@
+# Copyright: the fleet.microcode authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The lab's tests on simulated hosts: the fixture `machine` gives one that is simulated, where tests/lab/conftest.py gives an emulated one."""
+import os
+import pathlib
+import shutil
+import tempfile
+
+import pytest
+import yaml
+
+from ansible_collections.fleet.microcode.tests.fleet import simulated
+from ansible_collections.fleet.microcode.tests.gate.cache import CHECKOUT
+
+IMAGES = yaml.safe_load(pathlib.Path(__file__).with_name("machines.yml").read_text())["images"]
+PROCESSORS = yaml.safe_load((CHECKOUT / "tests/lab/machines.yml").read_text())["processors"]
+FAULTS = {"ucode-hang": ("hang", str), "ucode-refuse": ("refuse", str), "ucode-cpus": ("cpus", lambda mask: [n for n in range(64) if int(mask, 0) >> n & 1])}
+
+
+def pytest_collection_modifyitems(items):
+    """What needs a processor that executes instructions, or guests that run, is the lab's alone."""
+    for item in items:
+        if item.get_closest_marker("real"):
+            item.add_marker(pytest.mark.skip(reason="takes a machine of the lab: " + item.get_closest_marker("real").args[0]))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _collection(tmp_path_factory):
+    """Ansible finds this checkout as the collection; where the caller named a copy, that one."""
+    if "ANSIBLE_COLLECTIONS_PATH" not in os.environ:
+        folder = tmp_path_factory.mktemp("collections") / "ansible_collections" / "fleet"
+        folder.mkdir(parents=True)
+        (folder / "microcode").symlink_to(CHECKOUT)
+        os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(folder.parents[1])
+
+
+@pytest.fixture
+def machine():
+    """make(image, **options) -> simulated.Host that has booted, or with boot=False one that is off; the options are those of the lab's."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="hosts-"))
+
+    def make(name, boot=True, kind="skylake-sp", cpus=2, threads=1, faults=(), revision=None):
+        spec = dict(IMAGES[name])
+        vcpus = {"vcpus": 2} if "vcpus" in spec["cpu"] else {}
+        revision = PROCESSORS[kind]["revision"] if revision is None else revision
+        spec["cpu"] = dict({"kind": kind, "cores": cpus // threads, "threads": threads, "revision": revision}, **vcpus)
+        found = dict(each.partition("=")[::2] for each in faults)
+        spec["simulate"] = dict(spec.get("simulate", {}), python=os.environ.get("FLEET_MICROCODE_HOST_PYTHON"), faults=dict((FAULTS[word][0], FAULTS[word][1](value)) for word, value in found.items()))
+        one = simulated.make(folder / ("%s-%d" % (name, len(list(folder.iterdir())))), spec)
+        one.kill()
+        if boot:
+            one.reset()
+        return one
+    try:
+        yield make
+    finally:
+        simulated.stop_all(folder)
+        shutil.rmtree(str(folder), ignore_errors=True)

@@ -1,0 +1,11 @@
+# Copyright: the fleet.microcode authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Errors of python-apt's cache."""
+
+
+class FetchFailedException(IOError):
+    """Package lists could not be had."""
+
+
+class LockFailedException(IOError):
+    """Somebody else holds the lock."""

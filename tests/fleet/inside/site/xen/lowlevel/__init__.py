@@ -1,0 +1,2 @@
+# Copyright: the fleet.microcode authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
