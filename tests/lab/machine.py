@@ -3,7 +3,6 @@
 """A machine of the lab: an emulated one that takes microcode, reached over SSH, watched on its console and by its processor's own log."""
 import contextlib
 import json
-import os
 import pathlib
 import re
 import shlex
@@ -18,7 +17,7 @@ from qemu.qmp.legacy import QEMUMonitorProtocol
 from ansible_collections.fleet.microcode.tests.fleet.driven import COMMAND, Driven, Lost
 from ansible_collections.fleet.microcode.tests.lab import image, processor, workshop
 
-BOOT = 400  # seconds: Xen takes 20 on a quiet machine, minutes on a busy one
+BOOT = 900  # seconds: Xen takes 20 on a quiet machine, minutes on a busy one
 FIRMWARE = ["type=0,vendor=Lab,version=1.7,date=04/01/2024", "type=1,manufacturer=Lab,product=Emulated"]
 
 
