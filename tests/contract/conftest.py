@@ -11,6 +11,7 @@ import yaml
 
 from ansible_collections.fleet.microcode.tests.fleet import simulated
 from ansible_collections.fleet.microcode.tests.gate.cache import CHECKOUT
+from ansible_collections.fleet.microcode.tests.lab import guest
 
 IMAGES = yaml.safe_load(pathlib.Path(__file__).with_name("machines.yml").read_text())["images"]
 PROCESSORS = yaml.safe_load((CHECKOUT / "tests/lab/machines.yml").read_text())["processors"]
@@ -45,8 +46,12 @@ def machine():
         revision = PROCESSORS[kind]["revision"] if revision is None else revision
         spec["cpu"] = dict({"kind": kind, "cores": cpus // threads, "threads": threads, "revision": revision}, **vcpus)
         found = dict(each.partition("=")[::2] for each in faults)
-        spec["simulate"] = dict(spec.get("simulate", {}), python=os.environ.get("FLEET_MICROCODE_HOST_PYTHON"), faults=dict((FAULTS[word][0], FAULTS[word][1](value)) for word, value in found.items()))
-        one = simulated.make(folder / ("%s-%d" % (name, len(list(folder.iterdir())))), spec)
+        spec["simulate"] = dict(spec.get("simulate", {}), python=os.environ.get("FLEET_MICROCODE_HOST_PYTHON"),
+                                faults=dict((FAULTS[word][0], FAULTS[word][1](value)) for word, value in found.items()))
+        kernel = next(each["version"] for each in spec["kernels"] if each.get("running"))
+        spec["files"] = dict(spec["files"], **dict(("/srv/guests/%s.cfg" % each, guest.xl(each, "/boot/vmlinuz-" + kernel, "/srv/guests/initramfs"))
+                                                   for each in ("g1", "g2")))
+        one = simulated.make(folder / str(len(list(folder.iterdir()))) / "lab", spec)
         one.kill()
         if boot:
             one.reset()
@@ -54,5 +59,6 @@ def machine():
     try:
         yield make
     finally:
-        simulated.stop_all(folder)
+        for place in folder.iterdir():
+            simulated.stop_all(place)
         shutil.rmtree(str(folder), ignore_errors=True)

@@ -17,6 +17,8 @@ class Lost(Exception):
 class Driven:
     """A host that runs commands as root: name, folder (for files of the tests), ssh() and variables() are its own."""
 
+    real = True  # False for a simulated one
+
     def sh(self, script, **options):
         """Run a shell script as root; what it wrote to standard output."""
         return self.ssh("sh", "-ec", script, **options).stdout

@@ -34,18 +34,20 @@ CHECKOUT = HERE.parents[1]
 sys.path.append(str(HERE / "inside"))  # its modules know each other by their bare names, as inside a host
 import machine as machine_module  # noqa: E402  pylint: disable=wrong-import-position,import-error
 import processor  # noqa: E402  pylint: disable=wrong-import-position,import-error
+import virsh  # noqa: E402  pylint: disable=wrong-import-position,import-error
+import xen  # noqa: E402  pylint: disable=wrong-import-position,import-error
 
 Processor = namedtuple("Processor", "vendor signature pf_mask revision")  # what the collection's readers of initrds ask for
 REAL = """awk base64 basename bash cat chgrp chmod chown cksum cmp comm cp cpio cut date dd diff dirname du echo env expr false file find flock fold getopt grep
 gzip gunzip head hostname id install kill ln ls md5sum mkdir mkfifo mktemp mount mountpoint mv nice nl nproc od paste printf ps pwd readlink realpath rm rmdir
 sed seq setsid sh sha1sum sha256sum sleep sort split stat stty sum sync tail tar test timeout touch tr true truncate tty umount uniq wc which whoami
 xargs xz zcat""".split()  # of this machine; all else that a host runs is ours
+RUN, SITE = "/.simulated/fleet/inside/run", "/.simulated/fleet/inside/site"
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "USER": "root", "LOGNAME": "root", "SHELL": "/bin/sh",
-               "LANG": "C.UTF-8", "PYTHONPATH": "/.simulated/fleet/inside/site", "PYTHONDONTWRITEBYTECODE": "1"}
+               "LANG": "C.UTF-8", "PYTHONPATH": SITE, "PYTHONDONTWRITEBYTECODE": "1"}
 # process 1: ends when a program inside says so (see Machine.stop), or when the host's folder has gone
 INIT = 'trap "exit 0" TERM; while [ -e /.simulated/state/state.json ]; do sleep 5 & wait $!; done'
-RUN = "/.simulated/fleet/inside/run"
 
 
 class Unavailable(Exception):
@@ -112,9 +114,9 @@ def _offered(spec):
     updates = dict(trees.PARTS["updates"], **spec.get("updates", {}))
     firmware, found = trees.PARTS["distros"][spec["distro"]]["firmware"], json.loads(json.dumps(spec.get("simulate", {}).get("offered", {})))
     for package in found.values():
-        package["files"] = dict((path if path.startswith("/") else "%s/%s" % (firmware, path), json.loads(json.dumps([updates[name] for name in names], default=str)))
+        package["files"] = dict((path if path.startswith("/") else "%s/%s" % (firmware, path), [updates[name] for name in names])
                                 for path, names in package.get("files", {}).items())
-    return found
+    return json.loads(json.dumps(found, default=str))
 
 
 def _signed(revision, cpus):
@@ -140,7 +142,7 @@ def _programs(root, spec):
             tree.link("/" + name, "usr/" + name)
     for name in os.listdir("/usr/lib"):
         if name.endswith("-linux-gnu"):
-            for base in {"/usr/lib", os.path.realpath(str(root / "lib"))[len(os.path.realpath(str(root))):]}:
+            for base in sorted({"/usr/lib", os.path.realpath(str(root / "lib"))[len(os.path.realpath(str(root))):]}):
                 tree.link("%s/%s" % (base, name), "/.simulated/usr/lib/" + name)
     if not distro["merged"]:
         tree.link("/bin/sh", "/usr/bin/sh")
@@ -159,7 +161,11 @@ def _programs(root, spec):
         if not place.is_symlink():
             place.unlink(missing_ok=True)
             place.symlink_to(RUN)
-    for path in root.glob("usr/lib/xen*/bin/*"):  # what Debian's wrapper would look for
+    for path in root.glob("usr/lib/xen-4*/bin/*"):  # what Debian's wrapper looks for
+        path.unlink()
+        path.symlink_to(RUN)
+        tree.link("/usr/lib/%s/lib/python" % path.parts[-3], SITE)
+    for path in root.glob("usr/lib/xen-common/bin/*"):
         path.unlink()
         path.symlink_to(RUN)
 
@@ -173,8 +179,8 @@ def _ours(spec, distro):
     names += {"dpkg": ["/usr/bin/" + name for name in ("apt-get", "apt-cache", "apt-mark", "dpkg", "dpkg-query")] + ["/usr/sbin/iucode_tool"],
               "rpm": ["/usr/bin/rpm"] + (["/usr/bin/zypper"] if "suse" in str(distro["os_release"].get("ID_LIKE")) else ["/usr/bin/dnf"]),
               "pacman": ["/usr/bin/pacman"], "apk": ["/sbin/apk"]}.get(distro["packaging"], [])
-    names += {"initramfs-tools": ["/usr/sbin/update-initramfs", "/usr/sbin/mkinitramfs", "/usr/bin/lsinitramfs"], "dracut": ["/usr/bin/dracut", "/usr/bin/lsinitrd"],
-              "mkinitcpio": ["/usr/bin/mkinitcpio", "/usr/bin/lsinitcpio"]}.get(distro.get("tool"), [])
+    names += {"initramfs-tools": ["/usr/sbin/update-initramfs", "/usr/sbin/mkinitramfs", "/usr/bin/lsinitramfs"],
+              "dracut": ["/usr/bin/dracut", "/usr/bin/lsinitrd"], "mkinitcpio": ["/usr/bin/mkinitcpio", "/usr/bin/lsinitcpio"]}.get(distro.get("tool"), [])
     names += [path for path in distro.get("tools", ()) if "grub" in path and spec.get("kernels")]
     said = spec.get("hypervisor", {})
     names += ["/usr/sbin/xl", "/usr/sbin/xen-ucode"] if said.get("is") == "dom0" else []
@@ -196,7 +202,6 @@ def _prefix(python):
 def _xen(machine, state, options, update):
     """Xen comes up: its log begins anew, and no guest runs but those that dom0 starts by itself."""
     state["boot"].update(xen=state["spec"]["hypervisor"]["version"], xen_options=options)
-    import xen  # pylint: disable=import-outside-toplevel
     xen.boot(machine, state, state["boot"]["xen"], "placeholder " + options, update)  # a word stands where the file's name was (XEN, GRUB's 20_linux_xen)
 
 
@@ -210,7 +215,8 @@ def boot(machine):
         spec, reader, kexec = copy.deepcopy(state["spec"]), host_reader.Host(machine.root), state["kexec"]
         state["kexec"] = None
         if kexec:
-            entry = {"kernel": kexec["kernel"], "initrds": [kexec["initrd"]] if kexec["initrd"] else [], "args": kexec["command_line"], "xen": None, "ucode": None}
+            initrds = [kexec["initrd"]] if kexec["initrd"] else []
+            entry = {"kernel": kexec["kernel"], "initrds": initrds, "args": kexec["command_line"], "xen": None, "ucode": None}
         else:
             processor.reset(machine, state)
             entry = boot_reader.default_entry(reader)
@@ -228,11 +234,12 @@ def boot(machine):
         state["log"] = ["Linux version %s" % version, "Command line: %s" % (entry["args"] or "")]
         machine.say("Loading Linux %s%s" % (version, " with Xen" if entry["xen"] else ""))
         update = _update(reader, state, entry)
-        taken = _load_early(machine, state, entry, update)
+        _load_early(machine, state, entry, update)
         state["xen"] = None
+        virsh.boot(state)
         _show(machine, state, entry, version)
         if entry["xen"]:
-            _xen(machine, state, entry["xen_args"] or "", taken)
+            _xen(machine, state, entry["xen_args"] or "", update)
         processor.show(machine, state)
         machine.say("%s login:" % spec["name"])
 
@@ -269,7 +276,7 @@ def _update(reader, state, entry):
 
 
 def _load_early(machine, state, entry, update):
-    """Offer it to every CPU that runs an older one; the Update that any of them took, or None."""
+    """Offer it to every CPU that runs an older one."""
     took = [cpu for cpu in map(int, state["cpu"]["revisions"]) if update and state["cpu"]["revisions"][str(cpu)] < update.revision
             and processor.offer(machine, state, cpu, update.revision)]
     if took and not entry["xen"]:
@@ -277,7 +284,6 @@ def _load_early(machine, state, entry, update):
         modern = [int(part) for part in re.findall(r"\d+", state["boot"]["kernel"])[:2]] >= [6, 7]  # as Linux words it since then, and before
         state["log"] += ["microcode: Current revision: 0x%08x" % new, "microcode: Updated early from: 0x%08x" % old] if modern else [
             "microcode: microcode updated early to revision 0x%x, date = %s" % (new, update.date)]
-    return update if took else None
 
 
 def _show(machine, state, entry, version):
@@ -320,6 +326,8 @@ Done = namedtuple("Done", "returncode stdout stderr")  # as subprocess.Completed
 
 class Host(Driven):
     """A simulated host in its folder; the methods are those of the lab's machines (tests/lab/machine.py)."""
+
+    real = False
 
     def __init__(self, folder):
         self.folder, self.name = Path(folder), Path(folder).name

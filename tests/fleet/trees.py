@@ -10,7 +10,8 @@ A host's YAML has these keys; all but distro and cpu may be left out:
     vars, count        variables of the inventory, such as its rack and pool; more hosts of this kind, numbered
     simulate           settings of a simulated host (simulated.py): {offered, faults, firmware, xl_seconds, python}
     distro             a name of distros in parts.yml
-    cpu                {kind: a name of cpus in parts.yml, sockets, cores, threads, vcpus (a guest's or dom0's), revision, revisions: {revision: [cpu]}, offline: [cpu]}
+    cpu                {kind: a name of cpus in parts.yml, sockets, cores, threads, vcpus (a guest's or dom0's), revision, revisions: {revision: [cpu]},
+                       offline: [cpu]}
     arch               aarch64, for a processor that takes no microcode; cpu then holds only count
     hypervisor         {is: metal}, {is: kvm-host, running, manager: libvirt or proxmox}, {is: container, engine}, {is: guest, of: kvm, vmware or hyper-v},
                        {is: guest, of: xen, mode: pv, pvh or hvm, version}, {is: dom0, mode: pv or pvh, version, physical, options, log: {path: [line]},
@@ -40,10 +41,11 @@ from pathlib import Path
 import yaml
 
 try:
-    from . import made_grub, made_microcode
+    from . import made_grub, made_microcode, made_records
 except ImportError:  # run as a program: the makers lie beside it
     import made_grub
     import made_microcode
+    import made_records
 
 HERE = Path(__file__).resolve().parent
 CPU = "/sys/devices/system/cpu/"
@@ -421,39 +423,15 @@ def packages(tree, spec, distro, updates):
         files = package_files(package, distro, updates)
         for path, made in files.items():
             tree.put(path, made_microcode.file(path, made))
-        record(tree, distro["packaging"], package, list(files), status)
+        made_records.record(tree, distro["packaging"], package, list(files), status)
     if distro["packaging"] == "dpkg":
         base = ("Package: base-files\nStatus: install ok installed\nMaintainer: Nobody <nobody@example.com>\nArchitecture: amd64\nVersion: 12.4\n"
                 "Description: base system\n")
         tree.put("/var/lib/dpkg/status", "\n".join([base] + status))
     elif distro["packaging"] == "apk":
-        tree.put("/lib/apk/db/installed", "\n".join(["P:musl\nV:1.2.5-r10\nA:x86_64\nF:lib\nR:ld-musl-x86_64.so.1\n"] + status))
-
-
-def record(tree, packaging, package, paths, status):
-    """Note a package as its manager does; rpm's database is binary and left out."""
-    name, version = package["name"], str(package["version"])
-    above = sorted(set("/".join(path.split("/")[:depth]) for path in paths for depth in range(2, path.count("/") + 1)))
-    if packaging == "dpkg":
-        status.append("Package: %s\nStatus: install ok installed\nPriority: standard\nSection: non-free-firmware/admin\nMaintainer: Nobody "
-                      "<nobody@example.com>\n%sArchitecture: amd64\nVersion: %s\nDescription: %s\n as in the package\n" % (
-                          name, "Installed-Size: %s\n" % package["installed_size"] if "installed_size" in package else "", version, name))
-        tree.put("/var/lib/dpkg/info/%s.list" % name, "".join(line + "\n" for line in ["/."] + sorted(above + paths)))
-    elif packaging == "pacman":
-        base = "/var/lib/pacman/local/%s-%s" % (name, version)
-        tree.put(base + "/desc", "%%NAME%%\n%s\n\n%%VERSION%%\n%s\n\n%%ARCH%%\nany\n" % (name, version))
-        tree.put(base + "/files", "%FILES%\n" + "".join("%s\n" % path.lstrip("/") for path in sorted([folder + "/" for folder in above] + paths)))
-    elif packaging == "apk":
-        lines = ["P:" + name, "V:" + version, "A:x86_64"]
-        for folder in above:
-            lines += ["F:" + folder.lstrip("/")] + ["R:" + path.rsplit("/", 1)[1] for path in paths if path.rsplit("/", 1)[0] == folder]
-        status.append("\n".join(lines) + "\n")
-    elif packaging == "portage":
-        base = "/var/db/pkg/%s-%s" % (package["category"] + "/" + name, version)
-        contents = ["dir " + folder for folder in above]
-        contents += ["obj %s %s 1763424000" % (path, hashlib.md5(path.encode()).hexdigest()) for path in paths]
-        tree.put(base + "/CONTENTS", "\n".join(contents) + "\n")
-        tree.fill(base, {"PF": "%s-%s" % (name, version), "CATEGORY": package["category"], "SLOT": 0})
+        tree.put(made_records.APK, "\n".join([made_records.MUSL] + status))
+    elif distro["packaging"] == "rpm":
+        tree.folder("/var/lib/rpm")  # rpm's database is binary: what runs as a machine asks rpm
 
 
 # --- hypervisors ---
@@ -552,6 +530,8 @@ def build(spec, folder):
              for key, value in distro["os_release"].items())
     tree.put("/usr/lib/os-release", "\n".join(words) + "\n")
     tree.link("/etc/os-release", "../usr/lib/os-release")
+    if distro["packaging"] == "rpm" and "suse" not in str(distro["os_release"].get("ID_LIKE")):
+        tree.put("/etc/redhat-release", "%s release %s\n" % (distro["os_release"]["NAME"], distro["os_release"]["VERSION"]))
     for path, text in distro["files"].items():
         tree.put(path, text)
     for path in distro["tools"] if spec["kernels"] and spec["hypervisor"]["is"] != "container" else ():

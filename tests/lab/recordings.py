@@ -9,6 +9,7 @@ A file says:
   log         optional: `argv`, a command that prints a log, and `only`, a pattern; its new lines are kept with each situation
   situations  in order, each building on those before it; each has
     situation   a plain sentence
+    real        optional: why it takes a real machine, so that a simulated host is not asked
     boot        optional: GRUB's entry to boot before it, once; empty for the default
     before      optional: a shell script that prepares it and is not recorded
     argv        the command, or `script`, a shell script, where it takes a pipe
@@ -25,7 +26,7 @@ import yaml
 FOLDER = pathlib.Path(__file__).resolve().parent / "recordings"
 HEAD = "---\n# A recording: see ../recordings.py, which also says how it is made anew.\n"
 RECORDED = ("status", "stdout", "stderr", "log")
-SCRIPTED = ("situation", "boot", "before", "argv", "script", "after")
+SCRIPTED = ("situation", "real", "boot", "before", "argv", "script", "after")
 SECONDS = 600  # for a command on a busy machine
 RULES = [(re.compile(pattern, re.M), other) for pattern, other in (  # what changes by itself; applied where two recordings are compared, never to what is kept
     (r"\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun) (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) +\d+ [\d:]{8}( [AP]M)? (\w+ )?\d{4}\b", "TIME"),
@@ -40,7 +41,7 @@ RULES = [(re.compile(pattern, re.M), other) for pattern, other in (  # what chan
     (r"\b[0-9a-f]{32}([0-9a-f]{8})?\b", "ID"),  # of a boot, an invocation, a build
     (r"\b(4\.\d\d)\.\d+([-+]\S*\w)?", r"\1.POINT"),  # Xen's point releases, as packaged
     (r"(?<=\.c):\d+(?=:)", ":LINE"),
-    (r"^((?:cpu_mhz|free_memory|total_memory|xen_extra|cc_compile_date|cc_compiler|release|nr_nodes) *: ).*", r"\1..."),  # of xl info
+    (r"^((?:version|cpu_mhz|free_memory|total_memory|xen_extra|cc_compile_date|cc_compiler|release|nr_nodes) *: ).*", r"\1..."),  # of xl info
     (r"\bmfn 0x[0-9a-f]+|Xen image load base address: 0x[0-9a-f]+", "ADDRESS"),
     (r"/mkinitramfs_\w{6}|/dracut\.\w{6}|\.\w{6}(?=\b.*mktemp)", "/TEMPORARY"),
     (r"\brun-[ru]?[0-9a-f]+\.(service|scope|timer)", r"run-N.\1"),

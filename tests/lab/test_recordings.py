@@ -15,7 +15,9 @@ def test_tools_say_what_was_recorded(machine, path):
     old = recordings.load(path)
     if "status" not in old["situations"][0] and not os.environ.get("FLEET_MICROCODE_RECORD"):
         pytest.skip("%s is a script that was not recorded yet; FLEET_MICROCODE_RECORD=1 does it" % path.name)
-    new = recordings.record(machine(old["image"]), old)
+    one = machine(old["image"])
+    old["situations"] = [each for each in old["situations"] if one.real or "real" not in each]
+    new = recordings.record(one, old)
     if os.environ.get("FLEET_MICROCODE_RECORD"):
         path.write_text(recordings.render(recordings.merged(old, new)))
         assert recordings.load(path)["situations"]

@@ -179,9 +179,8 @@ def _microcode(machine, conf, version, hostonly, info):
                 there = [each for each in (base, base + ".initramfs", base + ".xz") if each in there][:1]
             data += b"".join(initrds.content(machine, "%s/%s/%s" % (folder, name, each)) for each in there if not each.endswith((".asc", "README")))
         for image in IMAGES:
-            if not data and machine.text("/boot/" + image) is not None:
-                archives = initrds.archives(initrds.content(machine, "/boot/" + image))
-                data = next((each.data for members in archives for each in members if each.name == member), b"")
+            if not data:
+                data = initrds.carried(machine, "/boot/" + image, member)
                 if data:
                     info("*** Using microcode found in '/boot/%s' ***" % image)
         if data:
@@ -218,25 +217,25 @@ def lsinitrd(machine, argv):
         say("%s does not exist\n" % path if words else "No <initramfs file> specified and the default image '%s' cannot be accessed!\n" % path)
         say(LS_USAGE)
         return 1
-    archives = initrds.archives(data)
-    early = [each for each in archives[:-1] if any(member.name == "early_cpio" or re.match("kernel/.*/microcode/.*bin$", member.name) for member in each)][:1]
+    early, main_part = initrds.archives(data)
+    early = [each for each in early if any(member.name == "early_cpio" or re.match("kernel/.*/microcode/.*bin$", member.name) for member in each)][:1]
     wanted = [each.lstrip("/") for each in wanted + words[1:]]
     if wanted:
-        for each in [member for members in early + archives[-1:] for member in members if member.name in wanted]:
+        for each in [member for members in early + [main_part] for member in members if member.name in wanted]:
             sys.stdout.buffer.write(each.data)
         return 0
     line = "=" * 72
     print("Image: %s: %dK\n%s" % (path, -(-len(data) // 4096) * 4, line))
     for members in early:
         print("Early CPIO image\n%s\n%s\n%s" % (line, _listing(members), line))
-    rest = dict((each.name, each.data.decode(errors="replace")) for each in archives[-1]) if archives else {}
+    rest = dict((each.name, each.data.decode(errors="replace")) for each in main_part)
     lib = "usr/lib/dracut/"
     print("Version: %s\n" % next(("dracut-" + text.strip() for name, text in rest.items() if name.startswith(lib + "dracut-")), ""))
     if not modules:
         print("Arguments:%s" % rest.get(lib + "build-parameter.txt", "\n"))
     print("dracut modules:\n%s%s" % (rest.get(lib + "modules.txt", ""), line))
     if not modules:
-        print("%s\n%s" % (_listing(archives[-1]) if archives else "", line))
+        print("%s\n%s" % (_listing(main_part), line))
     return 0
 
 

@@ -340,11 +340,11 @@ def lsinitramfs(machine, options, words):
     for path in words:
         try:
             with open(machine.at(os.path.abspath(path)), "rb") as stream:
-                found = initrds.archives(stream.read())
+                early, rest = initrds.archives(stream.read())
         except OSError as exc:
             say("cpio: %s: %s" % (path, exc.strerror))
             return 2
-        for members in found:
+        for members in early + [rest]:
             for each in members:
                 print(initrds.listed(each) if "l" in options else each.name)
     return 0

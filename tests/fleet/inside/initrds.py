@@ -106,7 +106,7 @@ def write(machine, path, data, mode=0o644):
 
 
 def archives(data):
-    """[[Member], ...] of an initrd: one list for each archive, uncompressed ones first; the compressed rest is the last, where there is one."""
+    """([[Member], ...] of the uncompressed archives of an initrd, [Member] of the compressed rest: none where it is absent or unknown)."""
     found, offset, current = [], 0, []
     while offset < len(data):
         if data[offset:offset + 6] not in (b"070701", b"070702"):
@@ -114,7 +114,7 @@ def archives(data):
                 offset += 4
                 continue
             rest = unpacked(data[offset:])
-            return found + [current] * bool(current) + (archives(rest) if rest else [])
+            return found, archives(rest)[0][0] if rest and rest[:4] == b"0707" and len(rest) > 110 else []
         fields = [int(data[offset + 6 + place * 8:offset + 14 + place * 8], 16) for place in range(13)]
         name = data[offset + 110:offset + 110 + fields[11] - 1].rstrip(b"\0").decode()
         start = offset + 110 + fields[11] + 3 & ~3
@@ -124,7 +124,14 @@ def archives(data):
             current = []
         else:
             current.append(Member(name, fields[1], data[start:start + fields[6]]))
-    return found + [current] * bool(current)
+    return found + [current] * bool(current), []
+
+
+def carried(machine, path, name):
+    """What an image of nothing but microcode has under that name; no bytes where it has not, or is not there."""
+    if machine.text(path) is None:
+        return b""
+    return next((each.data for members in archives(content(machine, path))[0] for each in members if each.name == name), b"")
 
 
 def unpacked(data):

@@ -143,7 +143,7 @@ def _file(machine, state, modern):
     log = state["log"].append
     facts, one, _flags = cpu.read(host.Host(machine.root or "/"))
     name = "amd-ucode/microcode_amd%s.bin" % ("_fam%02xh" % facts["family"] if facts["family"] > 0x14 else "") if _amd(machine) else (
-        "intel-ucode/%02x-%02x-%02x" % (facts["family"], facts["model"], facts["stepping"]))
+        "intel-ucode/" + "-".join("%02x" % int(facts[word]) for word in ("family", "model", "stepping")))
     path = next((base + name for base in ("/lib/firmware/", "/usr/lib/firmware/") if os.path.exists(machine.at(base + name))), None)
     if path is None:
         log("platform microcode: firmware: failed to load %s (-2)" % name)

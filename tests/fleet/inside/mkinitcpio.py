@@ -10,7 +10,6 @@ import initrds
 from ansible_collections.fleet.microcode.tests.fleet import made_cpio
 
 PROGRAMS = {"mkinitcpio": "/usr/bin/mkinitcpio", "lsinitcpio": "/usr/bin/lsinitcpio"}
-FORMS = "??-??-??"  # of Intel's files that the hook takes
 
 
 def main(machine, name, argv):
@@ -104,9 +103,7 @@ def _microcode(machine, detected):
         elif folder == "intel-ucode":
             names = [each for each in names if re.match(r"..-..-..(\.xz)?$", each)]
         data = b"".join(initrds.content(machine, "/usr/lib/firmware/%s/%s" % (folder, each)) for each in names)
-        if not data and machine.text("/boot/" + image) is not None:
-            archives = initrds.archives(initrds.content(machine, "/boot/" + image))
-            data = next((each.data for members in archives for each in members if each.name == member), b"")
+        data = data or initrds.carried(machine, "/boot/" + image, member)
         if data:
             found.append((member, data))
     return found
@@ -116,11 +113,11 @@ def _list(machine, argv):
     """lsinitcpio [--early] IMAGE."""
     words = [word for word in argv if not word.startswith("-")]
     try:
-        archives = initrds.archives(initrds.content(machine, os.path.abspath(words[-1])))
+        early, rest = initrds.archives(initrds.content(machine, os.path.abspath(words[-1])))
     except (OSError, IndexError):
         sys.stderr.write("==> ERROR: No image specified (use -h for help)\n" if not words else "==> ERROR: No such file: '%s'\n" % words[-1])
         return 1
-    for members in archives[:-1] if "--early" in argv else archives[-1:]:
+    for members in early if "--early" in argv else [rest]:
         for each in members:
             print(each.name)
     return 0

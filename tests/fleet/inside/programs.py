@@ -8,7 +8,7 @@ PROGRAMS = {
     "update-grub": "grub", "grub-mkconfig": "grub", "grub-editenv": "grub", "grub-reboot": "grub", "grub-set-default": "grub",
     "grub2-mkconfig": "grub", "grub2-editenv": "grub", "grub2-reboot": "grub", "grub2-set-default": "grub",
     "apt-get": "dpkg", "apt-cache": "dpkg", "apt-mark": "dpkg", "dpkg-query": "dpkg", "dpkg": "dpkg",
-    "rpm": "rpm", "zypper": "rpm", "pacman": "pacman", "apk": "apk", "iucode_tool": "iucode_tool", "uname": "uname",
+    "rpm": "rpm", "dnf": "rpm", "zypper": "rpm", "pacman": "pacman", "apk": "apk", "iucode_tool": "iucode_tool", "uname": "uname",
     "systemd-run": "systemd", "systemctl": "systemd", "shutdown": "systemd", "reboot": "systemd", "poweroff": "systemd",
     "kexec": "kexec", "dmesg": "linux", "tee": "linux",
 }
