@@ -109,6 +109,9 @@ def bootstrap(target, lines, packages, options=()):
         raise Unavailable("Debian systems: no end of mmdebstrap after 1500 s; is the archive reachable?")
     if done.returncode:
         raise Unavailable("Debian systems: mmdebstrap failed; is the archive reachable?\n" + done.stdout[-4000:])
+    for name in ("proc", "sys", "dev"):  # mmdebstrap leaves what it cannot unmount, because somebody looks at it, and only says so
+        while os.path.ismount(str(target / name)):
+            subprocess.run(["umount", "--recursive", "--lazy", str(target / name)], check=True)
 
 
 def microcode():
