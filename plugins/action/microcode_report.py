@@ -1,6 +1,6 @@
 # Copyright: the fleet.microcode authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""One task for the whole fleet: print what its microcode facts come to and write it as JSON; see the module of this name."""
+"""One task for the whole fleet: print what its microcode facts come to, write it as JSON and as a page; see the module of this name."""
 import json
 import os
 import time
@@ -10,7 +10,7 @@ from ansible import constants as C
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.fleet.microcode.plugins.plugin_utils import report
+from ansible_collections.fleet.microcode.plugins.plugin_utils import page, report
 
 display = Display()
 COLORS = {"cpus_differ": C.COLOR_ERROR, "not_loaded": C.COLOR_ERROR, "no_file": C.COLOR_WARN, "not_reached": C.COLOR_UNREACHABLE,
@@ -25,26 +25,31 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
         del tmp
-        _valid, args = self.validate_argument_spec({"results": {"type": "list", "elements": "str", "required": True}, "path": {"type": "path"}})
+        _valid, args = self.validate_argument_spec({"results": {"type": "list", "elements": "str", "required": True}, "path": {"type": "path"},
+                                                    "page": {"type": "path"}})
         gathered = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         hosts = {str(name): report.assess(tries) for name, tries in _tries(task_vars, args["results"])}
         posture = report.posture(hosts)
         for state, line in report.table(hosts, posture, gathered, _width()):
             display.display(line, color=COLORS.get(state))
         states = {name: {"state": each["state"], "because": each["because"]} for name, each in hosts.items()}
-        result.update(changed=False, posture=posture, path=None, hosts=states if len(json.dumps(states)) <= REPLY else None,
+        result.update(changed=False, posture=posture, path=None, page=None, hosts=states if len(json.dumps(states)) <= REPLY else None,
                       ansible_stats={"data": {"microcode_posture": posture}, "per_host": False, "aggregate": False})
-        if args["path"]:
-            path = os.path.abspath(args["path"])
+        files = [(key, os.path.abspath(args[key]), made, text) for key, made, text in (
+            ("path", report.document, "All of it as JSON: %s"), ("page", page.render, "As a page for a browser: %s")) if args[key]]
+        if len({path for _key, path, _made, _text in files}) < len(files):
+            return {"failed": True, "changed": False, "msg": "path and page are both %s; name two files, or leave one empty" % files[0][1]}
+        display.display("")
+        for key, path, made, text in files:
             if self._task.check_mode:
-                display.display("\nCheck mode: %s is not written" % path)
-            else:
-                try:
-                    report.write(path, report.document(hosts, posture, gathered))
-                except report.ReportError as exc:
-                    return {"failed": True, "changed": False, "msg": str(exc)}  # raised, core 2.16 would speak of an exception
-                result["path"] = path
-                display.display("\nAll of it as JSON: %s" % path)
+                display.display("Check mode: %s is not written" % path)
+                continue
+            try:
+                report.write(path, made(hosts, posture, gathered))
+            except report.ReportError as exc:
+                return {"failed": True, "changed": False, "msg": str(exc)}  # raised, core 2.16 would speak of an exception
+            result[key] = path
+            display.display(text % path)
         return result
 
 

@@ -11,7 +11,7 @@ version_added: 0.1.0
 author: The fleet.microcode authors (@fleet)
 description:
   - Prints the posture of the fleet and a table of which CPU runs which microcode, what newer microcode is at hand on the host, what the
-    next boot would load, and where nothing can be said. Writes all of it as JSON.
+    next boot would load, and where nothing can be said. Writes all of it as JSON, and as one HTML page.
   - Reads the results that M(fleet.microcode.microcode_facts) was registered in. A host that has none, or that failed, is in the report
     with the reason. The role P(fleet.microcode.assess#role) does both.
 options:
@@ -25,7 +25,13 @@ options:
   path:
     description:
       - File on the controller that receives the report as JSON, readable for its owner only. Its folder must be there.
-      - It is replaced as a whole, and not touched in check mode. Without it no file is written.
+      - It is replaced as a whole, and not touched in check mode. Without it none is written.
+    type: path
+  page:
+    description:
+      - File on the controller that receives the report as a page for a browser, written like O(path).
+      - One file that loads nothing from anywhere - pictures of the fleet, what needs a person and why, and a table of all hosts to search and
+        sort. All of it can be read without scripts and on paper.
     type: path
 attributes:
   action:
@@ -37,7 +43,7 @@ attributes:
       refuse it. Options are taken from the variables of the first host.
   check_mode:
     support: full
-    description: Prints the report and writes no file.
+    description: Prints the report, writes no file, and says so.
   diff_mode:
     support: none
     description: No host is changed.
@@ -63,6 +69,7 @@ EXAMPLES = r"""
   fleet.microcode.microcode_report:
     results: [facts_of_host]
     path: /var/lib/fleet/microcode.json
+    page: /var/lib/fleet/microcode.html
 
 - name: Fail the hosts that could not be read, now that they are in the report
   ansible.builtin.fail:
@@ -86,6 +93,10 @@ hosts:
   type: dict
 path:
   description: Where the JSON was written; V(null) where none was.
+  returned: success
+  type: str
+page:
+  description: Where the page was written; V(null) where none was.
   returned: success
   type: str
 """

@@ -1,6 +1,6 @@
 # Copyright: the fleet.microcode authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What a fleet's microcode facts come to: one state for each host, the posture of all of them, the table, and the JSON file.
+"""What a fleet's microcode facts come to: one state for each host, the posture of all of them, the table, and the JSON file; page.py makes the page.
 
 Facts come from hosts and are not trusted: any key may be missing, null or of another type, and texts may hold control characters.
 """
@@ -37,7 +37,7 @@ HEADS = ("HOST", "CPU", "SIGNATURE", "RUNS", "AT HAND", "NEXT BOOT")
 
 
 class ReportError(Exception):
-    """The JSON file cannot be written; the text says why and what would change that."""
+    """A file cannot be written; the text says why and what would change that."""
 
 
 # --- reading what hosts say ---
@@ -316,8 +316,7 @@ def posture(hosts):
     """Counts over {name: what assess() returned}."""
     missing, affected = Counter(), 0
     for each in hosts.values():
-        named = part(each["facts"], "vulnerabilities") if part(each["facts"], "hypervisor", "role") in ("none", "host") else None
-        named = [clean(name, 60) or "?" for name, text in named.items() if _wants_microcode(name, text)] if isinstance(named, dict) else ()
+        named = lacking(each)
         missing.update(named)
         affected += bool(named)
     states = Counter(each["state"] for each in hosts.values())
@@ -326,41 +325,43 @@ def posture(hosts):
             "warnings": sum(1 for each in hosts.values() if items(part(each["facts"], "warnings")))}
 
 
-def _wants_microcode(name, text):
-    """Whether the kernel says that newer microcode would close this vulnerability, as of its boot."""
-    return isinstance(text, str) and text.startswith("Vulnerable") and ("no microcode" in text.lower() or name == "old_microcode")
+def lacking(entry):
+    """Names of the vulnerabilities that newer microcode would close, as the host's kernel said at its boot."""
+    said = part(entry["facts"], "vulnerabilities") if part(entry["facts"], "hypervisor", "role") in ("none", "host") else None
+    return [clean(name, 60) or "?" for name, text in said.items() if isinstance(text, str) and text.startswith("Vulnerable")
+            and ("no microcode" in text.lower() or name == "old_microcode")] if isinstance(said, dict) else []
 
 
 def table(hosts, counts, gathered, width=79):
     """[(state or None, line), …] for the terminal: the posture, then one row for all hosts alike, what to act on first."""
-    lines = [(None, "Microcode of %s, %s" % (_count(len(hosts), "host"), gathered))]
+    lines = [(None, "Microcode of %s, %s" % (quantity(len(hosts), "host"), gathered))]
     found = ["%s: %d" % (STATES[state], count) for state, count in counts["states"].items() if count]
     lines += _wrapped(None, 2, "; ".join(each.replace(" ", "\0") for each in found), width, 9)
     named = ["%s (%d)" % item for item in counts["vulnerable"]["names"].items()]
     if named:
         lines += _wrapped(None, 2, "%s vulnerable for want of newer microcode, as the kernel saw it at boot: %s%s" % (
-            _count(counts["vulnerable"]["hosts"], "host"), ", ".join(named[:4]), " and %d more" % (len(named) - 4) if named[4:] else ""), width)
+            quantity(counts["vulnerable"]["hosts"], "host"), ", ".join(named[:4]), " and %d more" % (len(named) - 4) if named[4:] else ""), width)
     rows = {}
     for name, each in hosts.items():
-        rows.setdefault((each["state"], _cells(each), each["because"], tuple(each["notes"])), []).append(name)
+        rows.setdefault((each["state"], cells(each), each["because"], tuple(each["notes"])), []).append(name)
     shown = [(state, [(key, names) for key, names in rows.items() if key[0] == state]) for state in STATES]
     shown = [(state, sorted(same, key=lambda row: -len(row[1])) if len(same) > ROWS else same) for state, same in shown if same]
     labels = {key: _label(names) for _state, same in shown for key, names in same[:ROWS]}
     form, host, cpu = _columns(max([4] + [len(label) for label in labels.values()]), max([3] + [len(key[1][0]) for key in labels]), width)
     lines += [(None, ""), (None, form % HEADS)]
     for state, same in shown:
-        lines += [(None, ""), (state, "%s: %s" % (STATES[state], _count(sum(len(names) for _key, names in same), "host")))]
+        lines += [(None, ""), (state, "%s: %s" % (STATES[state], quantity(sum(len(names) for _key, names in same), "host")))]
         for key, names in same[:ROWS]:
-            label, cells = labels[key], key[1]
+            label, after = labels[key], key[1]
             if len(label) > host:  # as df does: a name is never cut
                 lines.append((state, label))
                 label = ""
-            row = (form % ((label, cells[0] if len(cells[0]) <= cpu else cells[0][:cpu - 2] + "..") + cells[1:])).rstrip()
+            row = (form % ((label, after[0] if len(after[0]) <= cpu else after[0][:cpu - 2] + "..") + after[1:])).rstrip()
             lines += [(state, row)] if row else []
             for text in filter(None, key[2:3] + key[3] + _warned([hosts[name] for name in names], key[2] or "")):
                 lines += _wrapped(state, 4, text, width)
         if same[ROWS:]:
-            lines.append((state, "    ... and %s more: see the JSON" % _count(sum(len(names) for _key, names in same[ROWS:]), "host")))
+            lines.append((state, "    ... and %s more: see the JSON" % quantity(sum(len(names) for _key, names in same[ROWS:]), "host")))
     return lines
 
 
@@ -373,7 +374,7 @@ def _columns(host, cpu, width):
     return ("%%-%ds  %%-%ds  " % (host, cpu) + (" " * gap).join(["%-10s"] * 3 + ["%s"])), host, cpu
 
 
-def _count(number_of, what):
+def quantity(number_of, what):
     return "%d %s%s" % (number_of, what, "" if number_of == 1 else "s")
 
 
@@ -387,7 +388,7 @@ def _wrapped(state, indent, text, width, most=3):
     return [(state, " " * indent + line.replace("\0", " ")) for line in lines]
 
 
-def _cells(entry):
+def cells(entry):
     """What the columns after the host say; a word stands where there is no number, since an empty field could mean anything."""
     if entry["state"] == "not_reached":
         return "", "", "", "", ""
@@ -403,10 +404,10 @@ def _warned(entries, because):
     """The two warnings that most of these hosts give, beside what is the reason already."""
     each_said = (dict.fromkeys(map(clean, items(part(each["facts"], "warnings")))) for each in entries)
     said = Counter(text for texts in each_said for text in texts if text and text not in because)
-    return tuple("warning%s: %s" % (" (%s)" % _count(count, "host") if entries[1:] else "", text) for text, count in said.most_common(2))
+    return tuple("warning%s: %s" % (" (%s)" % quantity(count, "host") if entries[1:] else "", text) for text, count in said.most_common(2))
 
 
-# --- the JSON file ---
+# --- the files ---
 
 def document(hosts, counts, gathered):
     """The report as JSON text, one line for each host."""
@@ -426,7 +427,7 @@ def write(path, text):
             with contextlib.suppress(FileNotFoundError):
                 kind = os.lstat(name, dir_fd=at).st_mode
                 if not stat.S_ISREG(kind) and not stat.S_ISLNK(kind):
-                    raise ReportError("%s is there and is no regular file; name another path for the JSON report" % path)
+                    raise ReportError("%s is there and is no regular file; name another path for the report" % path)
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=at)
             try:
                 with open(handle, "w", encoding="ascii") as stream:
@@ -439,5 +440,5 @@ def write(path, text):
                 raise
             os.fsync(at)
     except OSError as exc:
-        raise ReportError("the JSON report %s cannot be written: %s; its folder must be there and writable for who runs Ansible"
+        raise ReportError("the report %s cannot be written: %s; its folder must be there and writable for who runs Ansible"
                           % (path, exc.strerror)) from None

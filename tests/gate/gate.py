@@ -206,6 +206,13 @@ def unit_core(step, core):
     unit(step, "tests/unit")
 
 
+def contract(step, core):
+    """Simulated hosts held to the lab's tests and recordings; their Python is the oldest at hand that this ansible-core drives."""
+    step.use_core(core)
+    step.env["FLEET_MICROCODE_HOST_PYTHON"] = PYTHONS[min(minor for minor in PYTHONS if minor >= CORES[core][2])]
+    unit(step, "tests/contract")
+
+
 def unit_oldest(step):
     """What runs on hosts, without Ansible, on the oldest Python at hand."""
     step.use("unit.txt", min(PYTHONS))
@@ -233,6 +240,12 @@ def importer(step):
     step.run("python", "-m", "galaxy_importer.main", step.build(step.work), cwd=step.work, GALAXY_IMPORTER_CONFIG=str(settings))
 
 
+def page(step):
+    """The page in a real browser: the machine's Chromium or, as root on Debian, one in a root that is made for it and kept."""
+    step.use("unit.txt", python_of("2.19"))
+    unit(step, "tests/page")
+
+
 def root(step):
     """Debian systems made on the spot."""
     step.use_core("2.19")
@@ -244,13 +257,13 @@ def checks():
     for core in CORES:
         if core not in CORES_AT_HAND:
             say("left out: ansible-core %s, which needs Python 3.%d to 3.%d" % ((core,) + CORES[core][:2]))
-    rows = [("%s-%s" % (name, core), run, core) for name, run in (("sanity", sanity), ("integration", integration), ("unit", unit_core), ("package", package))
-            for core in CORES_AT_HAND]
+    rows = [("%s-%s" % (name, core), run, core) for name, run in (("sanity", sanity), ("integration", integration), ("unit", unit_core), ("contract", contract),
+                                                                  ("package", package)) for core in CORES_AT_HAND]
     if min(PYTHONS) > 6:
         say("left out: Python 3.6, the oldest on hosts; the oldest at hand is 3.%d" % min(PYTHONS))
     if min(PYTHONS) not in map(python_of, CORES_AT_HAND):
         rows.append(("unit-python3.%d" % min(PYTHONS), unit_oldest))
-    return rows + [("lint", lint), ("import", importer), ("root", root)]
+    return rows + [("lint", lint), ("page", page), ("import", importer), ("root", root)]
 
 
 def say(text):
@@ -294,13 +307,15 @@ def test(only):
 
 
 def demo(step):
-    """Assess this machine and the recorded hosts."""
+    """Assess the simulated fleet."""
     step.use_core(CORES_AT_HAND[-1])
-    step.collection()
-    hosts = step.work / "hosts"
-    step.run("python", "tests/fleet/trees.py", hosts)
-    step.run("ansible-playbook", "-i", hosts / "inventory.yml", "-e", "assess_report=%s" % (CACHE / "demo.json"), "fleet.microcode.assess",
-             ANSIBLE_DISPLAY_OK_HOSTS="false", ANSIBLE_DISPLAY_SKIPPED_HOSTS="false")
+    simulated = step.collection() / "tests" / "fleet"
+    hosts, page = step.work / "hosts", CACHE / "demo.html"
+    step.run("python", simulated / "simulated.py", hosts, PYTHONPATH=str(step.work))
+    step.run("ansible-playbook", "-i", hosts / "inventory.yml", "-e", "assess_report=%s" % (CACHE / "demo.json"), "-e", "assess_page=%s" % page,
+             "fleet.microcode.assess", ANSIBLE_DISPLAY_OK_HOSTS="false", ANSIBLE_DISPLAY_SKIPPED_HOSTS="false", ANSIBLE_PIPELINING="true",
+             ANSIBLE_CONNECTION_PLUGINS=str(simulated / "connection"))
+    say("The fleet as a page: %s" % page.as_uri())
 
 
 def bench(step, *arguments):

@@ -9,7 +9,8 @@ trap 'rm -rf "$folder"' EXIT
 assess() {  # EXPECTED_STATUS ARGUMENTS...: run into $folder/output
     local expected="$1" status=0
     shift
-    ansible-playbook -i inventory.yml fleet.microcode.assess -e "assess_report=$folder/report.json" "$@" > "$folder/output" || status="$?"
+    ansible-playbook -i inventory.yml fleet.microcode.assess -e "assess_report=$folder/report.json assess_page=$folder/report.html" "$@" \
+        > "$folder/output" || status="$?"
     cat "$folder/output"
     [ "$status" -eq "$expected" ]
 }
@@ -30,6 +31,8 @@ grep -Eq "^dead .* failed=1" "$folder/output"
 grep -Eq "^broken .* failed=1" "$folder/output"
 grep -Eq "^not_sudoer .* failed=0" "$folder/output"
 [ "$(stat -c %a "$folder/report.json")" = 600 ]
+[ "$(stat -c %a "$folder/report.html")" = 600 ]
+grep -q "<h1>Microcode of 5 hosts</h1>" "$folder/report.html"
 
 # nobody is reached: still a report
 assess 2 --limit 'dead*'
@@ -41,15 +44,18 @@ assess 0 --limit tree
 states "tree=no_file"
 
 # check mode writes nothing and says so
-rm "$folder/report.json"
+rm "$folder/report.json" "$folder/report.html"
 assess 0 --limit tree --check
 [ ! -e "$folder/report.json" ]
+[ ! -e "$folder/report.html" ]
 grep -q "Check mode: $folder/report.json is not written" "$folder/output"
+grep -q "Check mode: $folder/report.html is not written" "$folder/output"
 grep -q "Microcode of 1 host" "$folder/output"
 
 # nor does an empty path; a pattern of hosts
-assess 0 -e assess_report= -e assess_hosts=readable
+assess 0 -e assess_report= -e assess_page= -e assess_hosts=readable
 [ ! -e "$folder/report.json" ]
+[ ! -e "$folder/report.html" ]
 grep -q "Microcode of 2 hosts" "$folder/output"
 
 # a folder that is missing costs the file, not the table

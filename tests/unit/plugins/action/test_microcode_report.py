@@ -34,31 +34,46 @@ def run(hostvars, check_mode=False, **args):
 
 
 def test_every_host_of_the_play_is_in(tmp_path):
-    path = tmp_path / "report.json"
+    path, page = tmp_path / "report.json", tmp_path / "report.html"
     hosts = {"a": {"first": GOOD}, "b": {"first": {"failed": True, "msg": "no sudo"}, "second": GOOD}, "c": {}, "d": None,
              "e": {"first": {"unreachable": True, "msg": "no route"}}}
-    result, printed = run(hosts, path=str(path))
+    result, printed = run(hosts, path=str(path), page=str(page))
     states = {name: each["state"] for name, each in result["hosts"].items()}
     assert states == {"a": "nothing_newer", "b": "nothing_newer", "c": "not_reached", "d": "not_reached", "e": "not_reached"}
-    assert not result["changed"] and result["path"] == str(path)
+    assert not result["changed"] and result["path"] == str(path) and result["page"] == str(page)
     assert list(json.loads(path.read_text())["hosts"]) == list("abcde")
-    assert "no route" in printed and str(path) in printed
+    assert "<h1>Microcode of 5 hosts</h1>" in page.read_text() and "no route" in page.read_text()
+    assert {each.stat().st_mode & 0o777 for each in (path, page)} == {0o600}
+    assert "no route" in printed and str(path) in printed and str(page) in printed
     assert result["ansible_stats"]["data"]["microcode_posture"] == result["posture"]
 
 
 def test_check_mode_writes_nothing_and_says_so(tmp_path):
-    result, printed = run({"a": {"first": GOOD}}, check_mode=True, path=str(tmp_path / "report.json"))
-    assert result["path"] is None and "is not written" in printed and not list(tmp_path.iterdir())
+    result, printed = run({"a": {"first": GOOD}}, check_mode=True, path=str(tmp_path / "report.json"), page=str(tmp_path / "report.html"))
+    assert result["path"] is result["page"] is None and not list(tmp_path.iterdir())
+    assert "report.json is not written" in printed and "report.html is not written" in printed
 
 
 def test_an_empty_path_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    result, printed = run({"a": {"first": GOOD}}, path="")
-    assert result["path"] is None and "JSON" not in printed and not list(tmp_path.iterdir())
+    result, printed = run({"a": {"first": GOOD}}, path="", page="")
+    assert result["path"] is result["page"] is None and "JSON" not in printed and "page" not in printed and not list(tmp_path.iterdir())
 
 
-def test_a_missing_folder_is_an_error_after_the_table(tmp_path):
-    result, printed = run({"a": {"first": GOOD}}, path=str(tmp_path / "nowhere" / "report.json"))
+def test_each_file_can_be_had_alone(tmp_path):
+    result, _printed = run({"a": {"first": GOOD}}, page=str(tmp_path / "report.html"))
+    assert result["path"] is None and [each.name for each in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_one_file_for_both_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result, _printed = run({"a": {"first": GOOD}}, path="report", page=str(tmp_path / "report"))
+    assert result["failed"] and "name two files" in result["msg"] and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["path", "page"])
+def test_a_missing_folder_is_an_error_after_the_table(tmp_path, option):
+    result, printed = run({"a": {"first": GOOD}}, **{option: str(tmp_path / "nowhere" / "report")})
     assert result["failed"] and "folder must be there" in result["msg"]
     assert "Microcode of 1 host" in printed
 

@@ -1,0 +1,82 @@
+# Copyright: the fleet.microcode authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Fleets to make pages of: the recorded hosts, thousands that are like them, and hosts that say what would hurt a careless page."""
+import functools
+import json
+import random
+import re
+
+from ansible_collections.fleet.microcode.plugins.module_utils.facts import gather
+from ansible_collections.fleet.microcode.plugins.module_utils.host import Host
+from ansible_collections.fleet.microcode.plugins.plugin_utils import report
+from ansible_collections.fleet.microcode.tests.fleet import trees
+
+WHEN = "2026-11-22T14:00:00Z"
+NASTY = ("<script>document.title = 'ran'</script>", "</script><script>document.title = 'ran'</script>", "<img src=x onerror=\"document.title = 'ran'\">",
+         "\"><svg onload=document.title='ran'>", "' onmouseover='x", "{{ lookup('pipe', 'id') }} {% for x in y %}", "&lt;b&gt; &amp; & ]]> --> <!--",
+         "a\u2028b\u2029c\u202egnp.exe\u2066\x00\x1b[2J\x07\x9b31m", "\ud800 \U0001f600 \u05d0\u05d1\u05d2 1-2", "javascript:alert(1)", "0x<b>")
+
+
+def assessed(facts):
+    """A host's entry of these facts."""
+    return report.assess([{"ansible_facts": {"microcode": facts}}])
+
+
+def recorded(folder):
+    """{name: facts} of the recorded hosts, whose trees are made below folder."""
+    return {name: gather(Host(str(trees.build(spec, folder / name)))) for name, spec in trees.hosts().items()}
+
+
+def fleet(facts):
+    """{name: entry} of the recorded hosts, and one that is not reached."""
+    hosts = {name: assessed(each) for name, each in facts.items()}
+    hosts["db-archive"] = lost("db-archive", "192.0.2.17")
+    return hosts
+
+
+def lost(name, address):
+    """The entry of a host that does not answer."""
+    return report.assess([{"unreachable": True, "msg": "Failed to connect to the host via ssh: ssh: connect to host %s port 22: No route to host (%s)"
+                           % (address, name)}])
+
+
+def many(facts, number):
+    """{name: entry} of that many hosts: the recorded ones with other names, kernels, firmware and counts; half of those that waited for a reboot had it."""
+    choice = random.Random(number)
+    texts = {name: json.dumps(each) for name, each in facts.items()}
+    kernels = {name: each["kernel"] for name, each in facts.items()}
+    hosts = {}
+    for index in range(number):
+        seed = choice.choice(sorted(texts))
+        name = "%s-%s%d-%05d.example.net" % (seed.rstrip("0123456789"), choice.choice(("fra", "ams", "iad", "sin")), choice.randrange(1, 4), index)
+        if choice.random() < 0.02:
+            hosts[name] = lost(name, "10.%d.%d.%d" % (choice.randrange(256), choice.randrange(256), choice.randrange(256)))
+            continue
+        kernel = re.sub("[0-9]+(?=[^0-9]*$)", lambda found: str(int(found.group()) + choice.randrange(6)), kernels[seed] or "6.1.0-1")
+        text = texts[seed].replace(kernels[seed], kernel) if kernels[seed] else texts[seed]
+        made = json.loads(re.sub(r"\b[0-9]+ of the machine's", lambda _found: "%d of the machine's" % choice.randrange(1, 96), text))
+        if made["firmware"]:
+            made["firmware"]["bios_version"] = "2.%d.%d" % (choice.randrange(10, 20), choice.randrange(4))
+        if made["pending"] and choice.random() < 0.5:
+            made["cpu"].update(revision=made["pending"], revisions={made["pending"]: [0]})
+            made["pending"] = None
+        hosts[name] = assessed(made)
+    return hosts
+
+
+def nasty(facts):
+    """{name: entry} of hosts that say each nasty text everywhere a text can stand, one of them in its name alone."""
+    def everywhere(value, text):
+        return {key: text if isinstance(each, str) else each for key, each in value.items()}
+
+    hosts = {"named %s" % text: assessed(facts) for text in NASTY}
+    for index, text in enumerate(NASTY):
+        said = json.loads(json.dumps(facts), object_hook=functools.partial(everywhere, text=text))
+        said.update(schema=1, warnings=[text, "x " + text], vulnerabilities={text: "Vulnerable: no microcode"}, applicable=True)
+        hosts["all texts %d" % index] = assessed(said)
+        kept = dict(facts, kernel=text, warnings=[text], distro={"id": text, "version": text}, vulnerabilities={text: "Vulnerable: no microcode"},
+                    cpu=dict(facts["cpu"], name=text), files=[dict(each, path=text, package=text) for each in facts["files"]],
+                    early=dict(facts["early"], tool=text, kernels=[dict(each, initrd=text, version=text) for each in facts["early"]["kernels"]]))
+        hosts["some texts %d" % index] = assessed(kept)
+        hosts["lost %d" % index] = report.assess([{"unreachable": True, "msg": text}])
+    return hosts
