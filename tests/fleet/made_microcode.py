@@ -13,9 +13,12 @@ except ImportError:  # beside a program
 
 def intel_file(updates):
     """The bytes of Intel updates, one after the other."""
-    return b"".join(made_intel.update(update["signature"], update["pf_mask"], update["revision"], str(update["date"]), update.get("min_revision", 0),
-                                      made_intel.fitting(len(update.get("extended", ())), update.get("kib")), [tuple(pair) for pair in update.get("extended", ())])
-                    for update in updates)
+    found = b""
+    for each in updates:
+        others = [tuple(pair) for pair in each.get("extended", ())]
+        found += made_intel.update(each["signature"], each["pf_mask"], each["revision"], str(each["date"]), each.get("min_revision", 0),
+                                   made_intel.fitting(len(others), each.get("kib")), others)
+    return found
 
 
 def amd_file(updates):
@@ -41,10 +44,15 @@ def early(found, tool):
     if not found:
         return b""
     if tool == "dracut":  # one archive for all, and a marker in it by which lsinitrd knows it
-        archive = made_cpio.member(".", mode=0o40755) + made_cpio.early([("early_cpio", b"1\n")] + found, padding=0)
-        return archive + bytes(-len(archive) % 512)
-    # Debian's two hooks put an archive each before what is there; iucode_tool aligns Intel's data
-    return b"".join(made_cpio.early([each], align=each[0] == made_cpio.INTEL) for each in found)
+        return _folder([("early_cpio", b"1\n")] + found)
+    # Debian's two hooks put an archive each before what is there: of all in a folder by AMD's, by iucode_tool, which aligns the data, with Intel's
+    return b"".join(made_cpio.early([each], align=True) if each[0] == made_cpio.INTEL else _folder([each]) for each in found)
+
+
+def _folder(found):
+    """An archive as cpio writes it of all in a folder, which it begins with."""
+    archive = made_cpio.member(".", mode=0o40755) + made_cpio.early(found, padding=0)
+    return archive + bytes(-len(archive) % 512)
 
 
 def file(path, updates):

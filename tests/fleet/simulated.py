@@ -31,11 +31,12 @@ from ansible_collections.fleet.microcode.tests.fleet.driven import Driven, Lost
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
-sys.path.append(str(HERE / "inside"))  # its modules know each other by their bare names, as inside a host
+sys.path.insert(0, str(HERE / "inside"))  # its modules know each other by their bare names, as inside a host
 import machine as machine_module  # noqa: E402  pylint: disable=wrong-import-position,import-error
 import processor  # noqa: E402  pylint: disable=wrong-import-position,import-error
 import virsh  # noqa: E402  pylint: disable=wrong-import-position,import-error
 import xen  # noqa: E402  pylint: disable=wrong-import-position,import-error
+sys.path.remove(str(HERE / "inside"))  # it also has names that others use
 
 Processor = namedtuple("Processor", "vendor signature pf_mask revision")  # what the collection's readers of initrds ask for
 REAL = """awk base64 basename bash cat chgrp chmod chown cksum cmp comm cp cpio cut date dd diff dirname du echo env expr false file find flock fold getopt grep
@@ -183,7 +184,7 @@ def _ours(spec, distro):
               "dracut": ["/usr/bin/dracut", "/usr/bin/lsinitrd"], "mkinitcpio": ["/usr/bin/mkinitcpio", "/usr/bin/lsinitcpio"]}.get(distro.get("tool"), [])
     names += [path for path in distro.get("tools", ()) if "grub" in path and spec.get("kernels")]
     said = spec.get("hypervisor", {})
-    names += ["/usr/sbin/xl", "/usr/sbin/xen-ucode"] if said.get("is") == "dom0" else []
+    names += ["/usr/sbin/xl", "/usr/sbin/xen-ucode"] + ["/usr/sbin/xen-livepatch"] * (said.get("wrapper") is False) if said.get("is") == "dom0" else []
     return names + (["/usr/bin/virsh"] if said.get("manager") == "libvirt" else [])
 
 

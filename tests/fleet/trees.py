@@ -67,11 +67,11 @@ XEN_CFG = """echo "Including Xen overrides from /etc/default/grub.d/xen.cfg" >&2
 %sGRUB_CMDLINE_XEN_DEFAULT="%s"
 #XEN_OVERRIDE_GRUB_DEFAULT=0
 if [ "$XEN_OVERRIDE_GRUB_DEFAULT" = "" ]; then
-	grub_warn "GRUB_DEFAULT changed to boot into Xen by default! Edit /etc/default/grub.d/xen.cfg to avoid this warning."
-	XEN_OVERRIDE_GRUB_DEFAULT=1
+    grub_warn "GRUB_DEFAULT changed to boot into Xen by default! Edit /etc/default/grub.d/xen.cfg to avoid this warning."
+    XEN_OVERRIDE_GRUB_DEFAULT=1
 fi
 if [ "$XEN_OVERRIDE_GRUB_DEFAULT" = "1" ]; then
-	GRUB_DEFAULT="$GRUB_DISTRIBUTOR GNU/Linux, with Xen hypervisor"
+    GRUB_DEFAULT="$GRUB_DISTRIBUTOR GNU/Linux, with Xen hypervisor"
 fi
 """
 
@@ -305,7 +305,8 @@ def kernels(tree, spec, distro, updates):
         tree.put("/lib/modules/%s/modules.dep" % version)
         late = "CONFIG_MICROCODE_LATE_LOADING=y" if kernel.get("late_loading", spec.get("late_loading")) else "# CONFIG_MICROCODE_LATE_LOADING is not set"
         old = [int(part) for part in re.findall(r"\d+", version)[:2]]  # the option came with 5.19 and Intel's and AMD's own went with 6.6
-        config = ["CONFIG_X86=y", "CONFIG_XEN_DOM0=y", "CONFIG_MICROCODE=y"] + ["CONFIG_MICROCODE_INTEL=y", "CONFIG_MICROCODE_AMD=y"] * (old < [6, 6]) + [late] * (old >= [5, 19])
+        config = ["CONFIG_X86=y", "CONFIG_XEN_DOM0=y", "CONFIG_MICROCODE=y"]
+        config += ["CONFIG_MICROCODE_INTEL=y", "CONFIG_MICROCODE_AMD=y"] * (old < [6, 6]) + [late] * (old >= [5, 19])
         if spec.get("arch") == "aarch64":
             config = ["CONFIG_ARM64=y"]
         place = {"pacman": "/lib/modules/%s/config", "rpm": "/lib/modules/%s/config"}.get(distro["packaging"], "/boot/config-%s")
@@ -320,7 +321,8 @@ def initrd_settings(tree, distro):
     """What the tool that builds initrds is told by its package; hostonly is the choice of distributions with rpm."""
     if distro["tool"] == "initramfs-tools":
         tree.put("/etc/initramfs-tools/update-initramfs.conf", "update_initramfs=yes\nbackup_initramfs=no\n")
-        tree.folder("/etc/initramfs-tools/hooks")
+        for name in ("conf.d", "hooks"):
+            tree.folder("/etc/initramfs-tools/" + name)
     elif distro["tool"] == "dracut":
         tree.folder("/etc/dracut.conf.d")
         if distro["packaging"] == "rpm":
@@ -362,8 +364,9 @@ def grub(tree, spec, distro):
         root = {"word": "UUID=" + identity(spec["name"], "root"), "id": identity(spec["name"], "root")}
         menu = made_grub.section("10_linux", made_grub.linux(settings, title, installed, root))
         above = made_grub.xen(settings, title, xens(tree, spec, distro, settings), installed, root) if dom0 else above
-    tree.put(base + "/grub.cfg", "\n".join((made_grub.HEADER, made_grub.section("00_header", made_grub.header(settings)), menu,
-                                              made_grub.section("20_linux_xen", above), made_grub.section("41_custom", made_grub.CUSTOM))), 0o600)
+    parts = (made_grub.HEADER, made_grub.section("00_header", made_grub.header(settings)), menu, made_grub.section("20_linux_xen", above),
+             made_grub.section("41_custom", made_grub.CUSTOM))
+    tree.put(base + "/grub.cfg", "\n".join(parts), 0o600)
 
 
 def xens(tree, spec, distro, settings):
@@ -412,8 +415,8 @@ def boot(tree, spec, distro):
 
 def package_files(package, distro, updates):
     """{absolute path: [update]} of a package's files."""
-    return dict((path if path.startswith("/") else "%s/%s" % (distro["firmware"], path), [dict(updates[name], date=str(updates[name]["date"])) for name in names])
-                for path, names in package.get("files", {}).items())
+    return dict((path if path.startswith("/") else "%s/%s" % (distro["firmware"], path),
+                 [dict(updates[name], date=str(updates[name]["date"])) for name in names]) for path, names in package.get("files", {}).items())
 
 
 def packages(tree, spec, distro, updates):

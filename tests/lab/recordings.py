@@ -32,7 +32,7 @@ RULES = [(re.compile(pattern, re.M), other) for pattern, other in (  # what chan
     (r"\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun) (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) +\d+ [\d:]{8}( [AP]M)? (\w+ )?\d{4}\b", "TIME"),
     (r"\b(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) +\d+ +(\d{4}|\d\d:\d\d)\b", "TIME"),  # of ls, cpio and lsinitrd
     (r"\b\d+(\.\d+)? [kM]?B\b", "SIZE"),  # of packages and what they bring
-    (r"^([-d][-rwx]{9} +\d+ \w+ +\w+ +)\d+ ", r"\1SIZE "),  # of ls
+    (r"^([-d][-rwx]{9} +\d+ \w+ +\w+) +\d+ ", r"\1 SIZE "),  # of ls
     (r"\b\d+ files and directories", "N files and directories"),
     (r"\b20\d\d-\d\d-\d\d[ T][\d:]{5,8}(\.\d+)?( UTC|Z)?", "TIME"),
     (r"^\[ *\d+\.\d+\]", "[TIME]"),  # of dmesg

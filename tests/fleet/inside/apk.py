@@ -18,7 +18,8 @@ def main(machine, name, argv):
         return _info(machine, state, argv, names)
     if command == "version":
         for each in names or sorted(state["packages"]):
-            print("%s-%s %s %s" % (each, state["packages"][each], "<" if packages.newer(state, each) else "=", packages.newer(state, each) or state["packages"][each]))
+            newer = packages.newer(state, each)
+            print("%s-%s %s %s" % (each, state["packages"][each], "<" if newer else "=", newer or state["packages"][each]))
         return 0
     if command not in ("add", "upgrade", "del"):
         say("apk: '%s' is not an apk command." % command)
@@ -41,8 +42,9 @@ def main(machine, name, argv):
         for each in gone:
             packages.remove(machine, each)
         _record(machine)
-    done = ["%s %s (%s%s)" % ("Upgrading" if each in state["packages"] else "Installing", each, state["packages"][each] + " -> " if each in state["packages"] else "",
-                              state["offered"][each]["version"]) for each in chosen] + ["Purging %s (%s)" % (each, state["packages"][each]) for each in gone]
+    done = ["Upgrading %s (%s -> %s)" % (each, state["packages"][each], state["offered"][each]["version"]) if each in state["packages"] else
+            "Installing %s (%s)" % (each, state["offered"][each]["version"]) for each in chosen]
+    done += ["Purging %s (%s)" % (each, state["packages"][each]) for each in gone]
     for number, line in enumerate(done, 1):
         print("(%d/%d) %s" % (number, len(done), line))
     print("OK: %d MiB in %d packages" % (8, len(machine.state()["packages"])))

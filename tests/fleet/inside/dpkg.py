@@ -94,7 +94,7 @@ def source(machine):
                 release = dict(re.findall(r'(?m)^(\w+)="?([^"\n]*)"?$', machine.text("/etc/os-release") or ""))
                 label = "localhost" if site.startswith("file:") else "%s:%s/%s" % (release["ID"].capitalize(), release.get("VERSION_ID", "unstable"), suite)
                 return site, place + " Packages" if flat else place + " amd64 Packages", place + " %s" if flat else place + " amd64 %s amd64", label
-    return None
+    return "file:/nowhere", "./ Packages", "./ %s", "localhost"  # offered, though no source says where
 
 
 # --- apt-get ---
@@ -128,12 +128,13 @@ def apt_get(machine, argv):
         elif command == "install":
             chosen = _chosen(state, packages, words, flags)
         elif "upgrade" in command:
+            print("Calculating upgrade...\n" * (not quiet), end="")
             chosen = OrderedDict((name, candidate(state, packages, name)) for name in sorted(packages) if not held(packages, name)
                                  and here(packages, name) and candidate(state, packages, name) != packages[name]["Version"])
     except LookupError as exc:
         say("E: %s" % exc.args[0])
         return 100
-    return _commit(machine, state, packages, chosen, gone, flags, quiet)
+    return _commit(machine, state, packages, chosen, gone, flags + [command], quiet)
 
 
 def _update(machine, quiet):
@@ -142,8 +143,7 @@ def _update(machine, quiet):
     os.utime(folder)
     where = source(machine)
     if not quiet:
-        if where:
-            print("Hit:1 %s %s" % (where[0], where[1].split("/")[0] + (" InRelease" if " amd64 " in where[1] else "/ InRelease")))
+        print("Hit:1 %s %s" % (where[0], where[1].split("/")[0] + (" InRelease" if " amd64 " in where[1] else "/ InRelease")))
         print("Reading package lists...")
     return 0
 
@@ -160,6 +160,8 @@ def _chosen(state, packages, words, flags):
         if equals:
             fits = [each for each in (state["offered"].get(name, {}).get("version"), mine) if each and fnmatch.fnmatch(each, version)]
             if not fits:
+                print("Package %s is not available, but is referred to by another package.\nThis may mean that the package is missing, has been obsoleted, or\n"
+                      "is only available from another source\n" % name)
                 raise LookupError("Version '%s' for '%s' was not found" % (version, name))
             best = fits[0]
         if best == mine or mine is None and "--only-upgrade" in flags:
@@ -169,7 +171,7 @@ def _chosen(state, packages, words, flags):
                 print("%s is already the newest version (%s)." % (name, mine))
         else:
             chosen[name] = best
-    return chosen
+    return OrderedDict(sorted(chosen.items()))
 
 
 def _gone(state, packages, words):
@@ -191,15 +193,17 @@ def _commit(machine, state, packages, chosen, gone, flags, quiet):
     newer = [name for name in chosen if name not in new + older]
     waiting = [name for name in packages if here(packages, name) and name not in chosen and name not in gone
                and candidate(state, packages, name) != packages[name]["Version"]]
-    wanted = [RECOMMENDS[name] for name in chosen if name in RECOMMENDS]
+    wanted = [RECOMMENDS[name] for name in chosen if name in RECOMMENDS and "install" in flags]
+    kept = [name for name in waiting if held(packages, name) and "install" not in flags and "remove" not in flags]
     missing = sorted(set(each[0] for each in wanted if not any(here(packages, one) or _standing(machine, one, packages) for one in each)))
     for words, names in (("The following packages will be REMOVED:", [name + "*" * ("--purge" in flags) for name in gone]), ("Recommended packages:", missing),
+                         ("The following packages have been kept back:", kept),
                          ("The following held packages will be changed:", [name for name in list(chosen) + gone if held(packages, name)]),
                          ("The following NEW packages will be installed:", new), ("The following packages will be upgraded:", newer),
                          ("The following packages will be DOWNGRADED:", older)):
         if names and not quiet:
             print("%s\n  %s" % (words, " ".join(names)))
-    if not quiet or chosen or gone:
+    if not quiet:
         print("%d upgraded, %d newly installed, %s%d to remove and %d not upgraded." % (
             len(newer), len(new), "%d downgraded, " % len(older) * bool(older), len(gone), len(waiting)))
     if not chosen and not gone:
@@ -220,21 +224,21 @@ def _commit(machine, state, packages, chosen, gone, flags, quiet):
                 old = " [%s]" % packages[name]["Version"] if what == "Inst" and name not in new else ""
                 print("%s %s%s (%s %s [amd64])" % (what, name, old, chosen[name], where[3]))
         return 0
-    return _change(machine, state, packages, chosen, gone, where)
+    return _change(machine, state, packages, chosen, gone, "purge" in flags or "--purge" in flags, where)
 
 
-def _change(machine, state, packages, chosen, gone, where):
+def _change(machine, state, packages, chosen, gone, purge, where):
     offered = dict((name, state["offered"][name]) for name in chosen)
     data = dict((name, dict((path, made_microcode.file(path, updates)) for path, updates in offered[name].get("files", {}).items())) for name in chosen)
     sizes = dict((name, offered[name].get("size", sum(map(len, data[name].values())))) for name in chosen)
-    grow = 1024 * (sum(_kilobytes(offered[name], data[name]) for name in chosen) - sum(int(packages[name].get("Installed-Size", 0)) for name in list(chosen) + gone
-                                                                                   if here(packages, name)))
+    grow = 1024 * (sum(_kilobytes(offered[name], data[name]) for name in chosen)
+                   - sum(int(packages[name].get("Installed-Size", 0)) for name in list(chosen) + gone if here(packages, name)))
     if chosen:
         total, local = _size(sum(sizes.values())), where[0].startswith("file:")
         print("Need to get %sB of archives." % ("0 B/" + total if local else total))
     print("After this operation, %sB %s." % (_size(abs(grow)), "of additional disk space will be used" if grow >= 0 else "disk space will be freed"))
     for number, name in enumerate(chosen, 1):
-        print("Get:%d %s %s %s [%sB]" % (number, where[0], where[2] % name if "%s" in where[2] else where[2], chosen[name], _size(sizes[name])))
+        print("Get:%d %s %s %s [%sB]" % (number, where[0], where[2] % name, chosen[name], _size(sizes[name])))
     if chosen and not local:
         print("Fetched %sB in 0s (0 B/s)" % total)
     if chosen:
@@ -248,7 +252,7 @@ def _change(machine, state, packages, chosen, gone, where):
     status, done = 0, []
     for name in gone:
         out.line("Removing %s (%s) ..." % (name, packages[name]["Version"]))
-        remove(machine, name, packages)
+        remove(machine, name, packages, purge)
         done.append(name)
     for name, version in chosen.items():
         archive = "%s_%s_amd64.deb" % (name, version.replace(":", "%3a"))
@@ -344,12 +348,15 @@ def unpack(machine, name, data):
     machine.put(INFO % name, "".join(line + "\n" for line in ["/."] + sorted(above | set(paths))))
 
 
-def remove(machine, name, packages):
-    """Take the files of a package away, and the note of it."""
-    _drop(machine, files(machine, name))
-    if os.path.exists(machine.at(INFO % name)):
+def remove(machine, name, packages, purge):
+    """Take the files of a package away; of its settings it is still known, unless they go too."""
+    settings = "/etc/default/" + name
+    _drop(machine, files(machine, name) + [settings] * purge)
+    packages[name]["Status"] = "deinstall ok config-files"
+    machine.put(INFO % name, "/.\n/etc\n/etc/default\n%s\n" % settings)
+    if purge:
         os.unlink(machine.at(INFO % name))
-    del packages[name]
+        del packages[name]
 
 
 def _drop(machine, paths):
@@ -413,7 +420,7 @@ def apt_cache(machine, argv):
                 print(" %s %s %d" % ("***" if is_mine else "   ", version, 500 if is_offered else 100))
                 if is_offered:
                     print("        500 %s %s" % (where[0], where[1]))
-                if is_mine:
+                if is_mine or name in packages and packages[name]["Version"] == version:
                     print("        100 " + STATUS)
         elif command == "madison":
             if offered:
@@ -464,8 +471,8 @@ def dpkg(machine, argv):
     command, words = (argv[0], argv[1:]) if argv else ("--help", [])
     if command == "--compare-versions" and len(words) == 3:
         found = versions.compare(words[0], words[2])
-        return int(not {"lt": found < 0, "le": found <= 0, "eq": found == 0, "ne": found != 0, "ge": found >= 0, "gt": found > 0, "<<": found < 0, "<=": found <= 0,
-                        "=": found == 0, ">=": found >= 0, ">>": found > 0}[words[1]])
+        holds = {"lt": found < 0, "le": found <= 0, "eq": found == 0, "ne": found != 0, "ge": found >= 0, "gt": found > 0}
+        return int(not holds[{"<<": "lt", "<=": "le", "=": "eq", ">=": "ge", ">>": "gt"}.get(words[1], words[1])])
     if command == "--print-architecture":
         print("amd64")
         return 0
@@ -475,7 +482,7 @@ def dpkg(machine, argv):
     if command == "--get-selections":
         for name in sorted(packages):
             if not words or name in words:
-                print("%s\t%s" % (name.ljust(40), packages[name]["Status"].split()[0]))
+                print("%s%s%s" % (name, "\t" * max(1, 6 - len(name) // 8), packages[name]["Status"].split()[0]))
         return 0
     if command == "--set-selections":
         for name, selection in (line.split() for line in sys.stdin if line.strip()):
@@ -506,10 +513,13 @@ def dpkg_query(machine, argv):
     packages, status = installed(machine), 0
     if command in ("-S", "--search"):
         for path in words:
-            owners = [name for name in sorted(packages) if any(each == path or path[:1] != "/" and path in each for each in files(machine, name))]
-            if owners:
-                print("%s: %s" % (", ".join(owners), path))
-            else:
+            owners = OrderedDict()
+            for name in sorted(packages):
+                for each in files(machine, name):
+                    if each == path or path[:1] != "/" and path in each:
+                        owners.setdefault(each, []).append(name)
+            print("".join("%s: %s\n" % (", ".join(those), each) for each, those in owners.items()), end="")
+            if not owners:
                 say("dpkg-query: no path found matching pattern " + path)
                 status = 1
         return status
@@ -517,8 +527,10 @@ def dpkg_query(machine, argv):
         names = fnmatch.filter(sorted(packages), word)
         if not names:
             if command in ("-L", "--listfiles", "-s", "--status"):
-                say("dpkg-query: package '%s' is not installed%s" % (word, " and no information is available"[:0 if command == "-L" else None]))
-                say("Use dpkg --info (= dpkg-deb --info) to examine archive files.")
+                listing = command in ("-L", "--listfiles")
+                say("dpkg-query: package '%s' is not installed%s" % (word, "" if listing else " and no information is available"))
+                say("Use dpkg --contents (= dpkg-deb --contents) to list archive files contents." if listing else
+                    "Use dpkg --info (= dpkg-deb --info) to examine archive files.")
             else:
                 say("dpkg-query: no packages found matching " + word)
             status = 1

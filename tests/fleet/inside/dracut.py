@@ -24,8 +24,9 @@ Creates initial ramdisk images for preloading modules
 LS_USAGE = """Usage: lsinitrd [options] [<initramfs file> [<filename> [<filename> [...] ]]]
 Usage: lsinitrd [options] -k <kernel version>
 """
-FLAGS = {"-f": "force", "--force": "force", "-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose", "-H": "hostonly", "--hostonly": "hostonly",
-         "-N": "no-hostonly", "--no-hostonly": "no-hostonly", "--early-microcode": "early", "--no-early-microcode": "no-early", "-h": "help", "--help": "help",
+FLAGS = {"-f": "force", "--force": "force", "-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose", "-H": "hostonly",
+         "--hostonly": "hostonly", "-N": "no-hostonly", "--no-hostonly": "no-hostonly",
+         "--early-microcode": "early", "--no-early-microcode": "no-early", "-h": "help", "--help": "help",
          "--regenerate-all": "all", "-p": "parallel", "--parallel": "parallel", "--version": "version", "--gzip": "gzip", "--zstd": "zstd", "--xz": "xz",
          "--no-compress": "plain", "--reproducible": "reproducible", "--no-hostonly-cmdline": "", "--hostonly-cmdline": "", "--no-kernel": "", "--debug": ""}
 WITH_VALUE = ("-a", "--add", "-m", "--modules", "-o", "--omit", "-d", "--drivers", "--add-drivers", "--force-drivers", "--omit-drivers", "--filesystems", "-I",

@@ -37,7 +37,7 @@ MENU_ENTRY is a number, a menu item title or a menu item identifier. Please note
 submenus or sub-submenus require specifying the submenu components and then the
 menu item component. The titles should be separated using the greater-than
 character (>) with no extra spaces. Depending on your shell some characters including > may need escaping. More information about this is available
-in the GRUB Manual in the section about the 'default' command. 
+in the GRUB Manual in the section about the 'default' command.%(blank)s
 
 %(note)sReport bugs to <bug-grub@gnu.org>.
 """
@@ -141,7 +141,7 @@ def set_entry(machine, name, family, argv):
     """grub-reboot and grub-set-default, which are scripts: what grub-editenv says of an error changes nothing of their exit status."""
     once, entry, folder = name.endswith("-reboot"), None, "/boot"
     about, note = ONCE if once else ALWAYS
-    usage = USAGE % {"name": name, "about": about, "grub": family, "folder": "/boot/" + family, "note": note}
+    usage = USAGE % {"name": name, "about": about, "grub": family, "folder": "/boot/" + family, "note": note, "blank": " "}
     words = list(argv)
     while words:
         word = words.pop(0)

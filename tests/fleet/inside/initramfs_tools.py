@@ -7,11 +7,13 @@ import re
 import stat
 import subprocess
 import sys
+import time
+import uuid
 
 import initrds
 import iucode_tool
 import versions
-from ansible_collections.fleet.microcode.tests.fleet import made_cpio
+from ansible_collections.fleet.microcode.tests.fleet import made_cpio, made_microcode
 
 PROGRAMS = {"update-initramfs": "/usr/sbin/update-initramfs", "mkinitramfs": "/usr/sbin/mkinitramfs", "lsinitramfs": "/usr/bin/lsinitramfs"}
 USAGES = {"update-initramfs": """
@@ -33,8 +35,8 @@ Usage: mkinitramfs [option]... -o outfile [version]
 Options:
   -c compress	Override COMPRESS setting in initramfs.conf.
   -d confdir	Specify an alternative configuration directory.
-  -k		Keep temporary directory used to make the image.
   -l level	Override COMPRESSLEVEL setting in initramfs.conf.
+  -k		Keep temporary directory used to make the image.
   -o outfile	Write to outfile.
   -r root	Override ROOT setting in initramfs.conf.
 
@@ -139,8 +141,13 @@ def update_initramfs(machine, options, words):
         raise _usage("update-initramfs", "You must specify at least one of -c, -u, or -d.\n")
     mode, version, verbose = modes[-1], options.get("k"), "v" in options
     have = [each for each in installed(machine) if os.path.exists(machine.at("%s/initrd.img-%s" % (folder, each)))]
-    if version == "all" or conf["update_initramfs"] == "all" and not version:
+    everyone = version == "all" or conf["update_initramfs"] == "all" and not version
+    if verbose and (everyone and mode != "c" or mode == "u" and not version and conf["update_initramfs"] != "no"):
+        print("Available versions: " + "\n".join(have))
+    if everyone:
         for each in installed(machine) if mode == "c" else have:
+            if verbose:
+                print('Execute: %s -%s -k "%s" -b %s -v' % (_path("update-initramfs"), mode, each, folder))
             status = _one(machine, mode, each, folder, verbose, conf)
             if status:
                 return status
@@ -160,7 +167,8 @@ def update_initramfs(machine, options, words):
 
 def installed(machine):
     """Versions of the kernels in /boot, newest first."""
-    return sorted((name[8:] for name in initrds.names(machine, "/boot") if name.startswith("vmlinuz-") and not name.endswith(".old")), key=versions.key, reverse=True)
+    found = [name[8:] for name in initrds.names(machine, "/boot") if name.startswith("vmlinuz-") and not name.endswith(".old")]
+    return sorted(found, key=versions.key, reverse=True)
 
 
 def _one(machine, mode, version, folder, verbose, conf):
@@ -207,11 +215,24 @@ def _one(machine, mode, version, folder, verbose, conf):
                 say("run-parts: /etc/initramfs/post-update.d/%s exited with return code %d" % (hook, done.returncode))
                 return 1
     if kept:
-        if conf["backup_initramfs"] != "no":
-            os.replace(machine.at(kept), machine.at(path + ".bak"))
-        else:
-            os.unlink(machine.at(kept))
+        _backup(machine, path, kept, conf["backup_initramfs"] != "no", verbose)
     return 0
+
+
+def _backup(machine, path, kept, wanted, verbose):
+    """What becomes of the initrd that was there before: a backup from the time before this boot is the one that booted, and stays."""
+    if not wanted:
+        os.unlink(machine.at(kept))
+        return
+    place, days = machine.at(path + ".bak"), int((time.time() - machine.state()["boot"].get("since", time.time())) / 86400)
+    if os.path.exists(place) and int((time.time() - os.stat(place).st_mtime) / 86400) <= days:
+        os.unlink(machine.at(kept))
+        words = "Removing current backup " + kept
+    else:
+        os.replace(machine.at(kept), place)
+        words = "Backup %s.bak" % path
+    if verbose:
+        print(words)
 
 
 # --- mkinitramfs ---
@@ -237,7 +258,9 @@ def mkinitramfs(machine, path, version, verbose=False, compress=None):
         return 1
     if not os.path.isdir(machine.at("/lib/modules/" + version)):
         say("W: missing /lib/modules/%s\nW: Ensure all necessary drivers are built into the linux image!" % version)
-    early = b""
+    for name in initrds.names(machine, "/etc/modprobe.d") if verbose else ():
+        print("Adding config /etc/modprobe.d/" + name)
+    early, size = b"", initrds.MAIN if conf.get("MODULES", "most") == "most" else initrds.FEW
     for hook, own in _hooks(machine):
         if verbose:
             print("Calling hook " + os.path.basename(hook))
@@ -255,12 +278,13 @@ def mkinitramfs(machine, path, version, verbose=False, compress=None):
     main = initrds.main_part({"init": b"#!/bin/sh\n", "conf/initramfs.conf": (machine.text("/etc/initramfs-tools/initramfs.conf") or "").encode(),
                               "usr/lib/modules/%s/modules.dep" % version: b""}, compress)
     try:
-        initrds.check_space(machine, "/var/tmp/mkinitramfs", initrds.MAIN)
+        initrds.check_space(machine, "/var/tmp/mkinitramfs", size)
     except OSError as exc:
-        say("cpio: write error: %s\nE: mkinitramfs failure cpio 2" % exc.strerror)
+        say("cp: error writing '/var/tmp/mkinitramfs_%s/init': %s" % (uuid.uuid4().hex[:6], exc.strerror))
+        say("E: %s/kmod failed with return 1." % HOOKS[0])  # after many more of the first kind
         return 1
     try:
-        initrds.write(machine, path, early + main, 0o644)
+        initrds.write(machine, path, early + main, main=size)
     except OSError as exc:
         if exc.errno != errno.ENOSPC:
             raise
@@ -310,7 +334,10 @@ def intel_microcode(machine, modules, version, verbose):
           "adding microcode for either all or selected Intel processor models")
     words("using early initramfs microcode update mode...")
     sys.stdout.flush()
-    return iucode_tool.early(iucode_tool.select(machine, ["/lib/firmware/intel-ucode"], verbose, not verbose, scan))
+    chosen = iucode_tool.select(machine, ["/lib/firmware/intel-ucode"], verbose, not verbose, scan)
+    if verbose:
+        iucode_tool.said(chosen, "/var/tmp/mkinitramfs-EFW_%s" % uuid.uuid4().hex[:10], "/sbin/iucode_tool")
+    return iucode_tool.early(chosen)
 
 
 def amd64_microcode(machine, modules, version, verbose):  # pylint: disable=unused-argument
@@ -324,12 +351,17 @@ def amd64_microcode(machine, modules, version, verbose):  # pylint: disable=unus
     if mode in ("no", "0"):
         words("disabled by /etc/default/amd64-microcode")
         return b""
+    if mode in ("yes", "1"):
+        say("W: amd64-microcode: initramfs mode not supported, using early-initramfs mode")
+    elif mode not in ("auto", "early"):
+        say("E: amd64-microcode: invalid AMD64UCODE_INITRAMFS, using automatic mode")
+        mode = "auto"
     if mode == "auto" and vendor != "AuthenticAMD":
         words("no AMD processors detected, nothing to do")
         return b""
     words("installing AMD64 microcode into the early initramfs...")
     data = b"".join(initrds.content(machine, "%s/%s" % (folder, name)) for name in initrds.names(machine, folder))
-    return made_cpio.early([(made_cpio.AMD, data)]) if data else b""
+    return made_microcode.early([(made_cpio.AMD, data)] if data else [], "initramfs-tools")
 
 
 # --- lsinitramfs ---
@@ -341,8 +373,9 @@ def lsinitramfs(machine, options, words):
         try:
             with open(machine.at(os.path.abspath(path)), "rb") as stream:
                 early, rest = initrds.archives(stream.read())
-        except OSError as exc:
-            say("cpio: %s: %s" % (path, exc.strerror))
+        except OSError:  # in the words of the functions of a script that go on without it
+            say("\n".join("/usr/bin/unmkinitramfs: %d: cannot open %s: No such file" % (number, path) for number in (64, 57, 38)))
+            say("cpio: premature end of archive")
             return 2
         for members in early + [rest]:
             for each in members:

@@ -14,7 +14,8 @@ from collections import namedtuple
 from ansible_collections.fleet.microcode.plugins.module_utils import intel
 from ansible_collections.fleet.microcode.tests.fleet import made_cpio, made_microcode
 
-MAIN = 20 << 20  # bytes that the compressed rest has on a real machine; here a few hundred stand for them, but so much has to be free
+# bytes that the compressed rest has on a real machine, with all drivers or with few (LAB); here a few hundred stand for them, but so much has to be free
+MAIN, FEW = 20 << 20, 6 << 20
 Member = namedtuple("Member", "name mode data")
 Chosen = namedtuple("Chosen", "update bundle number data")  # bundle and number say where it came from
 
@@ -97,11 +98,11 @@ def check_space(machine, path, size):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
 
-def write(machine, path, data, mode=0o644):
+def write(machine, path, data, mode=0o644, main=MAIN):
     """Write an initrd into the file of that name. OSError (ENOSPC) leaves it empty."""
     handle = os.open(machine.at(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with open(handle, "wb") as stream:
-        check_space(machine, path, len(data) + MAIN)
+        check_space(machine, path, len(data) + main)
         stream.write(data)
 
 

@@ -24,8 +24,9 @@ def main(machine, name, argv):
         return 1
     for target in [word.partition("=")[2] for word in options if word.startswith("--write-earlyfw=")]:
         if not quiet:
-            say("Writing selected microcodes to: " + target)
-        machine.put(os.path.abspath(target), early(chosen))
+            said(chosen, target)
+        if chosen:
+            machine.put(os.path.abspath(target), early(chosen))
     return 0
 
 
@@ -56,5 +57,11 @@ def early(chosen):
     return made_cpio.early([(made_cpio.INTEL, initrds.joined(chosen))], align=True) if chosen else b""
 
 
-def say(text):
-    sys.stderr.write("iucode_tool: %s\n" % text)
+def said(chosen, target, program="iucode_tool"):
+    """Tell what is written."""
+    say("Writing selected microcodes to: " + target if chosen else "No valid microcodes were selected, nothing to do...", program)
+
+
+def say(text, program="iucode_tool"):
+    sys.stderr.write("%s: %s\n" % (program, text))
+    sys.stderr.flush()

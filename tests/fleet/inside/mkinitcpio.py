@@ -46,7 +46,8 @@ def _preset(machine, name):
         print("==> Building image from preset: /etc/mkinitcpio.d/%s.preset: '%s'" % (name, part))
         config = conf.get(part + "_config") or conf.get("ALL_config") or "/etc/mkinitcpio.conf"
         print("  -> -k %s -c %s -g %s" % (conf.get("ALL_kver", ""), config, conf.get(part + "_image", "")))
-        status = max(status, _build(machine, config, conf.get(part + "_kver") or conf.get("ALL_kver", ""), conf.get(part + "_image"), conf.get(part + "_options", "")))
+        kernel = conf.get(part + "_kver") or conf.get("ALL_kver", "")
+        status = max(status, _build(machine, config, kernel, conf.get(part + "_image"), conf.get(part + "_options", "")))
     return status
 
 
@@ -85,7 +86,8 @@ def _build(machine, config, kernel, target, options=""):
     except OSError as exc:
         if exc.errno != errno.ENOSPC:
             raise
-        sys.stderr.write("zstd: error 70 : Write error : cannot write block : %s \n==> ERROR: Image generation FAILED: 'zstd' reported an error\n" % exc.strerror)
+        sys.stderr.write("zstd: error 70 : Write error : cannot write block : %s \n" % exc.strerror)
+        sys.stderr.write("==> ERROR: Image generation FAILED: 'zstd' reported an error\n")
         return 1
     print("==> Initcpio image generation successful")
     return 0

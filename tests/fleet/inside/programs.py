@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Which module of this folder stands in for which program: each has main(machine, name, argv) -> exit status."""
 PROGRAMS = {
-    "xl": "xl", "xen-ucode": "xen_ucode", "virsh": "virsh",
+    "xl": "xl", "xen-ucode": "xen_ucode", "xen-livepatch": "xen_livepatch", "virsh": "virsh",
     "update-initramfs": "initramfs_tools", "mkinitramfs": "initramfs_tools", "lsinitramfs": "initramfs_tools",
     "dracut": "dracut", "lsinitrd": "dracut", "mkinitcpio": "mkinitcpio", "lsinitcpio": "mkinitcpio",
     "update-grub": "grub", "grub-mkconfig": "grub", "grub-editenv": "grub", "grub-reboot": "grub", "grub-set-default": "grub",

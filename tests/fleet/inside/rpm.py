@@ -136,7 +136,8 @@ def dnf(machine, argv):
     except OSError as exc:
         say("Error: Transaction test error:\n  installing package needs more space on %s: %s" % (exc.filename, exc.strerror))
         return 1
-    for words, some in (("Upgraded", [each for each in chosen if each in state["packages"]]), ("Installed", [each for each in chosen if each not in state["packages"]])):
+    upgraded = [each for each in chosen if each in state["packages"]]
+    for words, some in (("Upgraded", upgraded), ("Installed", [each for each in chosen if each not in upgraded])):
         if some:
             print("%s:\n%s\n" % (words, "\n".join("  " + full(each, state["offered"][each]["version"]) for each in some)))
     if gone:
@@ -157,8 +158,8 @@ def zypper(machine, argv):
     if command in ("search", "se"):
         known = [name for name in names if name in state["packages"] or name in state["offered"]]
         rows = "".join('<solvable status="%s" name=%s kind="package" edition=%s arch="%s" repository="(System Packages)"/>\n' % (
-            "installed" if name in state["packages"] else "not-installed", quoteattr(name), quoteattr(state["packages"].get(name) or state["offered"][name]["version"]),
-            ARCH) for name in known)
+            "installed" if name in state["packages"] else "not-installed", quoteattr(name),
+            quoteattr(state["packages"].get(name) or state["offered"][name]["version"]), ARCH) for name in known)
         print("<?xml version='1.0'?>\n<stream>\n<search-result version=\"0.0\">\n<solvable-list>\n%s</solvable-list>\n</search-result>\n</stream>" % rows
               if xml else "\n".join(known))
         return 0 if known else NONE
@@ -175,13 +176,16 @@ def zypper(machine, argv):
     except OSError as exc:
         say("Installation of %s failed:\nError: Subprocess failed. Error: RPM failed: %s: %s" % (", ".join(chosen), exc.filename, exc.strerror))
         return 8
-    groups = (("to-upgrade", [each for each in chosen if each in state["packages"]]), ("to-install", [each for each in chosen if each not in state["packages"]]),
-              ("to-remove", gone))
+    upgraded = [each for each in chosen if each in state["packages"]]
+    groups = (("to-upgrade", upgraded), ("to-install", [each for each in chosen if each not in upgraded]), ("to-remove", gone))
     if xml:
-        text = "".join("<%s>\n%s</%s>\n" % (kind, "".join(
-            '<solvable type="package" name=%s edition=%s edition-old=%s arch="%s"/>\n' % (
-                quoteattr(each), quoteattr(state["offered"].get(each, {}).get("version", "")), quoteattr(state["packages"].get(each, "")), ARCH) for each in some), kind)
-            for kind, some in groups if some)
+        text = ""
+        for kind, some in groups:
+            new, old = [dict((each, quoteattr(known.get(each, ""))) for each in some)
+                        for known in (dict((each, offer["version"]) for each, offer in state["offered"].items()), state["packages"])]
+            rows = "".join('<solvable type="package" name=%s edition=%s edition-old=%s arch="%s"/>\n' % (quoteattr(each), new[each], old[each], ARCH)
+                           for each in some)
+            text += "<%s>\n%s</%s>\n" % (kind, rows, kind) if some else ""
         print("<?xml version='1.0'?>\n<stream>\n<install-summary>\n%s</install-summary>\n</stream>" % text)
     elif not chosen and not gone:
         print("Nothing to do.")

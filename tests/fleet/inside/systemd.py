@@ -5,6 +5,7 @@
 A unit in the state is {description, argv, pid: of the leader of its process group or null, active, result, properties, collect, timer: unit it starts or null}.
 It ends with the boot.
 """
+import fnmatch
 import os
 import re
 import shutil
@@ -21,6 +22,7 @@ FLAGS = ("--no-block", "--quiet", "-q", "--collect", "-G", "--wait", "--scope", 
 SHORT = {"-u": "--unit", "-p": "--property", "-E": "--setenv", "-q": "--quiet", "-G": "--collect", "-P": "--pipe", "-r": "--remain-after-exit"}
 UNITS = {"": 1, "us": 1e-6, "ms": 1e-3, "s": 1, "sec": 1, "second": 1, "seconds": 1, "m": 60, "min": 60, "minute": 60, "minutes": 60, "h": 3600, "hr": 3600,
          "hour": 3600, "hours": 3600, "d": 86400, "day": 86400, "days": 86400}
+LIBVIRT = ["%s.%s" % (daemon, kind) for daemon in ("libvirtd", "virtqemud") for kind in ("service", "socket")]
 DOWN = {"reboot": "boots", "poweroff": "off", "halt": "off", "kexec": "boots"}
 
 
@@ -85,8 +87,8 @@ def run(machine, argv):
     name = re.sub(r"\.(service|scope|timer)$", "", options.get("--unit") or "run-%s%s" % ("r" if delay is None else "u", uuid.uuid4().hex))
     service = name + (".scope" if "--scope" in options else ".service")
     argv = [program] + words[1:]
-    unit = {"description": options.get("--description", " ".join(argv)), "argv": argv, "pid": None, "active": "inactive" if delay else "active", "result": "success",
-            "properties": options["--property"], "collect": "--collect" in options, "timer": None}
+    unit = {"description": options.get("--description", " ".join(argv)), "argv": argv, "pid": None, "active": "inactive" if delay else "active",
+            "result": "success", "properties": options["--property"], "collect": "--collect" in options, "timer": None}
     timer = dict(unit, active="active", timer=service)
     with machine.change() as state:
         for one in [service] + [name + ".timer"] * (delay is not None):
@@ -192,7 +194,7 @@ def _wait(child, quiet, began):
 def control(machine, argv):
     words = [word for word in argv if not word.startswith("-")]
     flags = [word for word in argv if word.startswith("-")]
-    command, names = (words[0], [each if re.search(r"\.\w+$", each) else each + ".service" for each in words[1:]]) if words else ("list-units", [])
+    command, names = (words[0], [each if re.search(r"\.\w+$|[*?[]", each) else each + ".service" for each in words[1:]]) if words else ("list-units", [])
     units = machine.state()["units"]
     if command in DOWN:
         return down(machine, command, forced=sum(2 if word == "-ff" else 1 for word in flags if word in ("-f", "--force", "-ff")))
@@ -205,7 +207,7 @@ def control(machine, argv):
         if "-q" not in flags and "--quiet" not in flags:
             print("\n".join(found))
         return 0 if ("active" if command == "is-active" else "failed") in found else 3 if command == "is-active" else 1
-    if command in ("stop", "kill"):
+    if command in ("start", "restart", "stop", "kill"):
         return _stop(machine, names, command)
     if command == "reset-failed":
         with machine.change() as state:
@@ -217,27 +219,31 @@ def control(machine, argv):
         for name, unit in sorted(units.items()):
             print("  %s loaded %s %s %s" % (name, unit["active"], "failed" if unit["active"] == "failed" else "running", unit["description"]))
         return 0
-    if command in ("daemon-reload", "start", "restart", "enable", "disable", "mask", "unmask", "status"):
+    if command in ("daemon-reload", "enable", "disable", "mask", "unmask", "status"):
         return 0 if command != "status" or all(name in units for name in names) else 4
     say("Unknown command verb %s." % command)
     return 1
 
 
 def _stop(machine, names, command):
+    """Stop, kill, start or restart units; a pattern means those that there are, if any."""
     status = 0
     for name in names:
         with machine.change() as state:
-            unit = state["units"].get(name)
-            if unit is not None and command == "stop":
-                del state["units"][name]
-                if unit["timer"]:
-                    state["units"].pop(unit["timer"], None)
-        if unit is None:
-            say("Failed to %s %s: Unit %s not loaded." % (command, name, name))
-            status = 5 if command == "stop" else 1
-        elif unit["pid"]:
+            daemon = bool(state.get("libvirt")) and any(fnmatch.fnmatch(each, name) for each in LIBVIRT)
+            fits = fnmatch.filter(state["units"], name)
+            if daemon:
+                state["libvirt"]["stopped"] = command == "stop"
+            ended = [] if command in ("start", "restart") else [state["units"][each]["pid"] for each in fits]
+            for each in fits if command == "stop" else ():
+                unit = state["units"].pop(each, {"timer": None})
+                state["units"].pop(unit["timer"], None)
+        if not fits and not daemon and not set(name) & set("*?["):
+            say("Failed to %s %s: Unit %s not %s." % (command, name, name, "loaded" if command in ("stop", "kill") else "found"))
+            status = 1 if command == "kill" else 5
+        for pid in filter(None, ended):
             try:
-                os.killpg(unit["pid"], signal.SIGTERM)
+                os.killpg(pid, signal.SIGTERM)
             except ProcessLookupError:
                 pass
     return status

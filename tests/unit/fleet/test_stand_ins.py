@@ -83,7 +83,8 @@ def make(tmp_path, inside):
     def build(distro="debian-12", **more):
         more.setdefault("cpu", {"kind": "gold-6148", "revision": 0x2006b06})
         more.setdefault("packages", PACKAGES)
-        more.setdefault("kernels", [{"version": "6.1.0-56-amd64", "running": True, "carries": ["skx-6b06"]}, {"version": "6.1.0-53-amd64", "carries": ["skx-6b06"]}])
+        more.setdefault("kernels", [{"version": "6.1.0-56-amd64", "running": True, "carries": ["skx-6b06"]},
+                                    {"version": "6.1.0-53-amd64", "carries": ["skx-6b06"]}])
         return Made(tmp_path, inside, dict({"distro": distro, "boot": {"system": "grub"}}, **more))
     return build
 
@@ -101,6 +102,14 @@ def test_update_initramfs_puts_the_microcode_into_the_newest_initrd_that_the_set
     assert (said.status, said.out, said.err) == (0, "update-initramfs: Generating %s\n" % IMAGE, "")
     assert one.carried(IMAGE) == wanted
     assert one.carried(IMAGE.replace("56", "53")) == {(0x50654, 0x2006b06)}
+
+
+def test_of_a_file_that_is_there_twice_the_newer_update_is_taken(make):
+    """Intel once shipped 06-8e-09_DUPLICATE, with an older revision (INTEL)."""
+    files = {"intel-ucode/06-55-04": ["skx-7006"], "intel-ucode/06-55-04_DUPLICATE": ["skx-64"]}
+    one = make(packages=[{"name": "intel-microcode", "version": "1", "files": files}])
+    one.call("update-initramfs", "-u")
+    assert one.carried(IMAGE) == {SKX}
 
 
 def test_debians_hook_for_amd_joins_all_of_its_files_on_an_amd_machine(make):
@@ -162,7 +171,8 @@ def test_fedoras_packed_files_are_unpacked_into_the_initrd(make):
     assert one.carried("/boot/initramfs-6.17.1-300.fc43.x86_64.img") == {MILAN}
 
 
-@pytest.mark.parametrize("hooks, wanted", [("base autodetect microcode block", {SKX}), ("base microcode autodetect", {SKX, CLX, MILAN, ROME}), ("base block", set())])
+@pytest.mark.parametrize("hooks, wanted", [("base autodetect microcode block", {SKX}), ("base microcode autodetect", {SKX, CLX, MILAN, ROME}),
+                                           ("base block", set())])
 def test_mkinitcpio_takes_microcode_where_its_hooks_say_so(make, hooks, wanted):
     one = make("arch", kernels=[{"version": "6.17.1-arch1-1", "running": True, "carries": []}], boot={"system": "none"})
     one.put("/etc/mkinitcpio.conf", "HOOKS=(%s)\n" % hooks)
@@ -263,8 +273,8 @@ def test_a_held_package_stays_until_it_is_told_otherwise(debian):
     assert "1 upgraded" in debian.call("apt-get", "-qy", "dist-upgrade").out
 
 
-@pytest.mark.parametrize("older, newer", [("1.0~rc1", "1.0"), ("3.20250812.1~deb11u1", "3.20251111.1~deb12u1"), ("2", "1:1"), ("1.0-1", "1.0-1+b1"), ("1.9", "1.10"),
-                                          ("1.0", "1.0-1"), ("1.0a", "1.0+b")])
+@pytest.mark.parametrize("older, newer", [("1.0~rc1", "1.0"), ("3.20250812.1~deb11u1", "3.20251111.1~deb12u1"), ("2", "1:1"), ("1.0-1", "1.0-1+b1"),
+                                          ("1.9", "1.10"), ("1.0", "1.0-1"), ("1.0a", "1.0+b")])
 def test_versions_are_in_debians_order(make, older, newer):
     one = make()
     assert one.call("dpkg", "--compare-versions", older, "lt", newer).status == 0

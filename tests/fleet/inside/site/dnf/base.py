@@ -55,8 +55,8 @@ class Base:
         self.conf, self.repos, self.sack, self.transaction = Settings(), Repositories(), Sack(), Transaction()
 
     def __getattr__(self, name):
-        if name in ("setup_loggers", "init_plugins", "pre_configure_plugins", "configure_plugins", "read_all_repos", "update_cache", "fill_sack", "download_packages",
-                    "autoremove", "close", "read_comps"):
+        if name in ("setup_loggers", "init_plugins", "pre_configure_plugins", "configure_plugins", "read_all_repos", "update_cache", "fill_sack",
+                    "download_packages", "autoremove", "close", "read_comps"):  # nothing of that is to do here
             return lambda *arguments, **words: None
         raise AttributeError(name)
 

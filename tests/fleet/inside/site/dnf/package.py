@@ -42,8 +42,8 @@ class Package:
 
     def called(self, spec):
         """Whether somebody means this one."""
-        return any(fnmatch.fnmatch(form, spec) for form in (self.name, rpm.full(self.name, self.evr), rpm.full(self.name, self.evr)[:-len(self.arch) - 1], str(self),
-                                                            "%s-%s" % (self.name, self.evr)))
+        long = rpm.full(self.name, self.evr)
+        return any(fnmatch.fnmatch(form, spec) for form in (self.name, long, long[:-len(self.arch) - 1], str(self), "%s-%s" % (self.name, self.evr)))
 
 
 class Query(list):
