@@ -341,6 +341,28 @@ def memory(made):
     measure("cpus", "no hostile file, but 8192 CPUs", lambda found: found["cpu"]["signature"] == signature, None)
 
 
+def planning(_made):
+    """A plan of a whole fleet, with all rules; seconds of one core."""
+    TABLE.section("a plan of a whole fleet made of the recorded hosts", ratio="to a tenth")
+    (WORK / "recorded.json").write_text(json.dumps(machines.recorded(WORK / "recorded")))
+    found, cases = {}, {(1000, True): "1,000 hosts", (10000, True): "10,000 hosts", (1000, False): "1,000 hosts, no two alike"}
+    for _round in range(5):
+        for count, alike in cases:
+            found.setdefault((count, alike), []).append(probe("plan", WORK / "recorded.json", count, alike))
+    before = None
+    for (count, alike), answers in found.items():
+        need(answers[0]["summary"]["hosts"] == count and answers[0]["summary"]["actions"]["early"] > count / 10, "the plan is %s" % answers[0]["summary"])
+        samples, peak = [answer["seconds"] for answer in answers], max(answer["peak"] for answer in answers)
+        show("%s: %d rules read, plan, JSON" % (cases[count, alike], answers[0]["rules"]), samples, "", "at most 5 s", min(samples) <= 5)
+        less = min(answer["seconds"] - answer["loading"] for answer in answers)
+        ratio = less / before if count > 1000 else None
+        TABLE.row("  less reading the rules", time(less), "", "%.2f" % ratio if ratio else "", "at most 11" if ratio else "", ratio <= 11 if ratio else None)
+        before = less
+        TABLE.row("  memory of the process, the facts included", "%.0f MiB" % (peak / 1024), "%.0f MiB before" % (answers[0]["idle"] / 1024), "",
+                  "at most 500", peak <= 500 << 10)
+        TABLE.row("  JSON", "%.1f MiB" % (answers[0]["bytes"] / (1 << 20)), "%d decisions" % answers[0]["decisions"])
+
+
 def fuzz(seed):
     """Hostile input for the readers, two readers at a time."""
     TABLE.section("hostile input: %d inputs a reader, seed %d" % (FUZZED, seed), "inputs", "time", "found whole")
@@ -360,7 +382,7 @@ def fuzz(seed):
 
 
 def main():
-    sections = {"facts": facts, "runs": runs, "listing": listing, "size": size, "opened": opened, "memory": memory, "fuzz": fuzz}
+    sections = {"facts": facts, "runs": runs, "listing": listing, "size": size, "opened": opened, "memory": memory, "plan": planning, "fuzz": fuzz}
     parser = argparse.ArgumentParser(description="How fast, how large, how robust: side by side with other tools.")
     parser.add_argument("--only", action="append", choices=list(sections), help="only this section; may be given several times")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32), help="of the hostile inputs, to have the same ones again")

@@ -1,9 +1,12 @@
 # Copyright: the fleet.microcode authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Machines made up for the bench: a large bare-metal host as an operator would have it, and hosts whose files are hostile."""
+import itertools
+import json
 import os
 import shutil
 
+from ansible_collections.fleet.microcode.plugins.module_utils import facts, host
 from ansible_collections.fleet.microcode.tests.fleet import made_cpio, made_intel, trees
 
 CPU = "platinum-8358"
@@ -115,3 +118,26 @@ def hostile(folder, kind):
     for name in ("boot/grub/grub.cfg", "boot/config-" + KERNELS[0], "var/lib/dpkg/status", "etc/default/grub", "proc/self/mountinfo"):
         tail(root / name, HUGE)
     return root
+
+
+def recorded(folder):
+    """The facts of every recorded host, made below folder."""
+    return [facts.gather(host.Host(os.path.join(str(folder), name))) for name in sorted(trees.build_all(folder))]
+
+
+def fleet(found, count, alike=True):
+    """{name: facts} of that many hosts, each of which is one of these with another boot, one of four BIOS versions and one of two kernels; or, where they
+    are not to be alike, with an initrd and packages that no other has.
+    """
+    made = {}
+    for number, text in zip(range(count), itertools.cycle([json.dumps(each) for each in found])):
+        one = made["node%05d.example.org" % number] = json.loads(text)
+        turn = number // len(found)
+        one.update(boot_id="%036d" % number, gathered="2026-11-22T13:%02d:00Z" % (number % 60))
+        if one["firmware"]:
+            one["firmware"]["bios_version"] = "2.%d" % (turn % 4)
+        if one["kernel"]:
+            one["kernel"] += ".%d" % (turn // 4 % 2)
+        for each in () if alike else one["files"] or ():
+            each["package"] = "microcode %d" % number
+    return made

@@ -95,6 +95,28 @@ def status(name):
         return next(int(line.split()[1]) for line in stream if line.startswith(name + ":"))
 
 
+def plan(recorded, count, alike):
+    """A plan of that many hosts like those whose facts are in a file, with all rules; alike: they differ as in a fleet, else each from every other.
+
+    Seconds are those of one core.
+    """
+    utils = "ansible_collections.fleet.microcode.plugins.plugin_utils."
+    made, policy, machines = importlib.import_module(utils + "plan"), importlib.import_module(utils + "policy"), importlib.import_module(BENCH + "machines")
+    with open(recorded) as stream:
+        hosts = machines.fleet(json.load(stream), int(count), alike == "True")
+    domains = dict((name, {"rack": str(number % (len(hosts) // 40 + 1))}) for number, name in enumerate(hosts))
+    options = {"late": "allowed", "guests": "none", "hold_days": 7, "accept": [], "target": "newest_staged"}
+    idle, started = status("VmRSS"), time.process_time()
+    rules = policy.load()
+    loading = time.process_time() - started
+    found = made.make(hosts, rules, options, "2026-11-22T14:00:00Z", domains, {"rack": 4})
+    text = made.document(found)
+    seconds = time.process_time() - started
+    decisions = set(repr([each[key] for key in ("action", "from", "to", "because")]) for each in found["hosts"].values())
+    return {"loading": loading, "seconds": seconds, "rules": len(rules.rules), "decisions": len(decisions), "bytes": len(text), "idle": idle,
+            "peak": status("VmHWM"), "summary": found["summary"]}
+
+
 def opened(root):
     """Paths of the files that gathering opens below root, one for each time."""
     gather, host = importlib.import_module(UTILS + "facts").gather, importlib.import_module(UTILS + "host").Host(root)
@@ -118,7 +140,7 @@ def within(tree, settings, name, *arguments):
     return PROBES[name](*arguments)
 
 
-PROBES = dict((each.__name__, each) for each in (facts, setup, load, needrestart, command, listing, memory, opened, fuzz, within))
+PROBES = dict((each.__name__, each) for each in (facts, setup, load, needrestart, command, listing, memory, plan, opened, fuzz, within))
 
 if __name__ == "__main__":
     answer = PROBES[sys.argv[1]](*sys.argv[2:])

@@ -65,12 +65,9 @@ XEN_FEATURES = {"pv": 0x220e0, "pvh": 0x12305, "hvm": 0x12705}
 DOM0 = 1 << 11
 XEN_CFG = """echo "Including Xen overrides from /etc/default/grub.d/xen.cfg" >&2
 %sGRUB_CMDLINE_XEN_DEFAULT="%s"
-#XEN_OVERRIDE_GRUB_DEFAULT=0
-if [ "$XEN_OVERRIDE_GRUB_DEFAULT" = "" ]; then
-    grub_warn "GRUB_DEFAULT changed to boot into Xen by default! Edit /etc/default/grub.d/xen.cfg to avoid this warning."
-    XEN_OVERRIDE_GRUB_DEFAULT=1
-fi
-if [ "$XEN_OVERRIDE_GRUB_DEFAULT" = "1" ]; then
+if [ "${XEN_OVERRIDE_GRUB_DEFAULT:-1}" = 1 ]; then
+    [ -n "$XEN_OVERRIDE_GRUB_DEFAULT" ] ||
+        grub_warn "GRUB_DEFAULT changed to boot into Xen by default! Edit /etc/default/grub.d/xen.cfg to avoid this warning."
     GRUB_DEFAULT="$GRUB_DISTRIBUTOR GNU/Linux, with Xen hypervisor"
 fi
 """

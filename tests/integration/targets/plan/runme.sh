@@ -22,7 +22,7 @@ grep -q "BIOS 1.0 is too old here. \[ours\]" "$folder/output"
 grep -Eq "^r3-lost .* failed=1" "$folder/output"
 [ "$(stat -c %a "$folder/plan.json")" = 600 ]
 grep -q "^r2-old: blocked" "$folder/explained"
-grep -q "Rule ours: refuses it. Source: handbook" "$folder/explained"
+grep -q "Rule ours; source: handbook" "$folder/explained"
 first="$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["digest"])' "$folder/plan.json")"
 
 # the same again has the same digest; an edited plan is refused where it is read; check mode writes nothing
@@ -34,17 +34,18 @@ grep -q "Check mode: $folder/plan.json is not written" "$folder/output"
 grep -q "was changed after it was made" "$folder/output"
 
 # over real hosts, though another strategy is configured
-ANSIBLE_STRATEGY=free play 0 fleet.microcode.plan -e plan_hosts=here -e "plan_path=$folder/real.json" -e '{"plan_explain": ["here1"]}'
+ANSIBLE_STRATEGY=free play 0 fleet.microcode.plan -e plan_hosts=here -e "plan_path=$folder/real.json" -e "plan_page=$folder/real.html" -e '{"plan_explain": ["here1"]}'
 grep -q "^Microcode plan for 2 hosts, " "$folder/output"
 grep -q "^here1: " "$folder/output"
 [ -e "$folder/real.json" ]
+grep -q "Microcode plan for 2 hosts" "$folder/real.html"
 
 # a wish that cannot be meant
-play 2 fleet.microcode.plan -e plan_hosts=here -e plan_target=latest
+play 2 fleet.microcode.plan -e plan_hosts=here -e plan_path= -e plan_page= -e plan_target=latest
 grep -q "target: latest is none of newest_staged, advisory and a mapping" "$folder/output"
 
 # without jmespath, a sentence
 mkdir "$folder/without"
 echo 'raise ModuleNotFoundError("No module named jmespath", name="jmespath")' > "$folder/without/jmespath.py"
-PYTHONPATH="$folder/without${PYTHONPATH:+:$PYTHONPATH}" play 2 fleet.microcode.plan -e plan_hosts=here
-grep -q "needs the Python package jmespath" "$folder/output"
+PYTHONPATH="$folder/without${PYTHONPATH:+:$PYTHONPATH}" play 2 fleet.microcode.plan -e plan_hosts=here -e plan_path= -e plan_page=
+grep -q "the Python package jmespath" "$folder/output"
