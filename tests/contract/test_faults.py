@@ -120,6 +120,17 @@ def test_a_host_that_does_not_come_back_is_silent_whatever_it_boots(machine):
     assert not one.silent()
 
 
+def test_every_recorded_host_boots_its_newest_kernel(tmp_path):
+    fleet = simulated.build_all(tmp_path / "fleet")
+    try:
+        for name, one in fleet.items():
+            one.reset()
+            kernels = one.machine.state()["spec"].get("kernels") or [{"version": one.machine.state()["boot"]["kernel"]}]
+            assert (name, one.sh("uname -r").strip()) == (name, kernels[0]["version"])
+    finally:
+        simulated.stop_all(tmp_path / "fleet")
+
+
 def test_a_count_makes_that_many_hosts_which_share_nothing(tmp_path):
     spec = dict(trees.hosts()["deb12-web1"], count=12, vars={"rack": "r1"})
     fleet = simulated.build_all(tmp_path / "fleet", {"web": spec})

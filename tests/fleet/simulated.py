@@ -112,12 +112,9 @@ def _first_state(spec):
 
 def _offered(spec):
     """The packages at hand, their microcode as the makers of files take it."""
-    updates = dict(trees.PARTS["updates"], **spec.get("updates", {}))
-    firmware, found = trees.PARTS["distros"][spec["distro"]]["firmware"], json.loads(json.dumps(spec.get("simulate", {}).get("offered", {})))
-    for package in found.values():
-        package["files"] = dict((path if path.startswith("/") else "%s/%s" % (firmware, path), [updates[name] for name in names])
-                                for path, names in package.get("files", {}).items())
-    return json.loads(json.dumps(found, default=str))
+    distro, updates = trees.PARTS["distros"][spec["distro"]], dict(trees.PARTS["updates"], **spec.get("updates", {}))
+    return dict((name, dict(package, files=trees.package_files(package, distro, updates)))
+                for name, package in spec.get("simulate", {}).get("offered", {}).items())
 
 
 def _signed(revision, cpus):
@@ -174,7 +171,7 @@ def _programs(root, spec):
 def _ours(spec, distro):
     """Paths of the programs that stand-ins of inside/ take the place of."""
     if spec.get("hypervisor", {}).get("is") == "container":
-        return []
+        return ["/usr/bin/uname"]
     names = ["/usr/bin/uname", "/usr/bin/dmesg", "/usr/bin/tee", "/usr/sbin/shutdown", "/usr/sbin/reboot", "/usr/sbin/poweroff", "/usr/sbin/kexec"]
     names += ["/usr/bin/systemctl", "/usr/bin/systemd-run"] if distro["packaging"] != "apk" and distro.get("tool") != "genkernel" else []
     names += {"dpkg": ["/usr/bin/" + name for name in ("apt-get", "apt-cache", "apt-mark", "dpkg", "dpkg-query")] + ["/usr/sbin/iucode_tool"],
@@ -255,10 +252,10 @@ def _forget_one_time(machine):
 
 
 def _version(kernel, spec):
-    """The version of a kernel, of its path."""
-    pattern = trees.PARTS["distros"][spec["distro"]]["kernel"].replace("{v}", "\0")
-    match = re.match(re.escape(pattern).replace("\0", "(.+)").replace("\\(.+)", "(.+)") + "$", os.path.basename(kernel))
-    return match.group(1) if match else os.path.basename(kernel)
+    """The version of a kernel, of its path; where its name does not tell, as on Arch, the newest."""
+    pattern = trees.PARTS["distros"][spec["distro"]]["kernel"]
+    versions = [each["version"] for each in spec["kernels"]]
+    return next((version for version in versions if pattern.format(v=version) == os.path.basename(kernel)), versions[0])
 
 
 def _update(reader, state, entry):

@@ -43,7 +43,7 @@ RULES = [(re.compile(pattern, re.M), other) for pattern, other in (  # what chan
     (r"(?<=\.c):\d+(?=:)", ":LINE"),
     (r"^((?:version|cpu_mhz|free_memory|total_memory|xen_extra|cc_compile_date|cc_compiler|release|nr_nodes) *: ).*", r"\1..."),  # of xl info
     (r"\bmfn 0x[0-9a-f]+|Xen image load base address: 0x[0-9a-f]+", "ADDRESS"),
-    (r"/mkinitramfs_\w{6}|/dracut\.\w{6}|\.\w{6}(?=\b.*mktemp)", "/TEMPORARY"),
+    (r"/mkinitramfs[_-]\w+|/dracut\.\w{6}|\.\w{6}(?=\b.*mktemp)", "/TEMPORARY"),
     (r"\brun-[ru]?[0-9a-f]+\.(service|scope|timer)", r"run-N.\1"),
     (r"\b[Pp][Ii][Dd]:? *=?\d+|(?<=\[)\d+(?=\]:)", "PID"),
     (r"\b\d+\.\d+\.\d+(\+deb\d+)?-\d+-amd64\b", "KERNEL-amd64"),  # Debian's point releases
