@@ -45,3 +45,13 @@ def debian_microcode():
         if os.environ.get("CI"):
             pytest.fail(str(exc))
         pytest.skip(str(exc))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _collection(tmp_path_factory):
+    """Ansible finds this checkout as the collection; where the caller named a copy, that one."""
+    if "ANSIBLE_COLLECTIONS_PATH" not in os.environ:
+        folder = tmp_path_factory.mktemp("collections") / "ansible_collections" / "fleet"
+        folder.mkdir(parents=True)
+        (folder / "microcode").symlink_to(CHECKOUT)
+        os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(folder.parents[1])

@@ -106,6 +106,7 @@ def plan(recorded, count, alike):
         hosts = machines.fleet(json.load(stream), int(count), alike == "True")
     domains = dict((name, {"rack": str(number % (len(hosts) // 40 + 1))}) for number, name in enumerate(hosts))
     options = {"late": "allowed", "guests": "none", "hold_days": 7, "accept": [], "target": "newest_staged"}
+    gc.collect()  # what making the facts left to do
     idle, started = status("VmRSS"), time.process_time()
     rules = policy.load()
     loading = time.process_time() - started

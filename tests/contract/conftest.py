@@ -25,16 +25,6 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="takes a machine of the lab: " + item.get_closest_marker("real").args[0]))
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _collection(tmp_path_factory):
-    """Ansible finds this checkout as the collection; where the caller named a copy, that one."""
-    if "ANSIBLE_COLLECTIONS_PATH" not in os.environ:
-        folder = tmp_path_factory.mktemp("collections") / "ansible_collections" / "fleet"
-        folder.mkdir(parents=True)
-        (folder / "microcode").symlink_to(CHECKOUT)
-        os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(folder.parents[1])
-
-
 @pytest.fixture
 def machine():
     """make(image, **options) -> simulated.Host that has booted, or with boot=False one that is off; the options are those of the lab's."""

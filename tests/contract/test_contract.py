@@ -5,6 +5,6 @@ import pytest
 
 pytest.register_assert_rewrite(*("ansible_collections.fleet.microcode.tests.lab.test_" + name for name in ("linux", "recordings", "xen")))
 
-from ansible_collections.fleet.microcode.tests.lab.test_linux import *  # noqa: E402,F401,F403 pylint: disable=wrong-import-position,wildcard-import,unused-wildcard-import
-from ansible_collections.fleet.microcode.tests.lab.test_recordings import *  # noqa: E402,F401,F403 pylint: disable=wrong-import-position,wildcard-import,unused-wildcard-import
-from ansible_collections.fleet.microcode.tests.lab.test_xen import *  # noqa: E402,F401,F403 pylint: disable=wrong-import-position,wildcard-import,unused-wildcard-import
+from ansible_collections.fleet.microcode.tests.lab import test_linux, test_recordings, test_xen  # noqa: E402  pylint: disable=wrong-import-position
+
+globals().update((name, value) for module in (test_linux, test_recordings, test_xen) for name, value in vars(module).items() if name.startswith("test_"))

@@ -257,8 +257,9 @@ def checks():
     for core in CORES:
         if core not in CORES_AT_HAND:
             say("left out: ansible-core %s, which needs Python 3.%d to 3.%d" % ((core,) + CORES[core][:2]))
-    rows = [("%s-%s" % (name, core), run, core) for name, run in (("sanity", sanity), ("integration", integration), ("unit", unit_core), ("contract", contract),
-                                                                  ("package", package)) for core in CORES_AT_HAND]
+    rows = [("%s-%s" % (name, core), run, core) for name, run in (("sanity", sanity), ("integration", integration), ("unit", unit_core), ("package", package))
+            for core in CORES_AT_HAND]
+    rows[:0] = [("contract-" + core, contract, core) for core in sorted({CORES_AT_HAND[0], CORES_AT_HAND[-1]})]
     if min(PYTHONS) > 6:
         say("left out: Python 3.6, the oldest on hosts; the oldest at hand is 3.%d" % min(PYTHONS))
     if min(PYTHONS) not in map(python_of, CORES_AT_HAND):
@@ -307,15 +308,19 @@ def test(only):
 
 
 def demo(step):
-    """Assess the simulated fleet."""
+    """Assess the simulated fleet, and plan it."""
     step.use_core(CORES_AT_HAND[-1])
     simulated = step.collection() / "tests" / "fleet"
-    hosts, page = step.work / "hosts", CACHE / "demo.html"
+    hosts = step.work / "hosts"
     step.run("python", simulated / "simulated.py", hosts, PYTHONPATH=str(step.work))
-    step.run("ansible-playbook", "-i", hosts / "inventory.yml", "-e", "assess_report=%s" % (CACHE / "demo.json"), "-e", "assess_page=%s" % page,
-             "fleet.microcode.assess", ANSIBLE_DISPLAY_OK_HOSTS="false", ANSIBLE_DISPLAY_SKIPPED_HOSTS="false", ANSIBLE_PIPELINING="true",
-             ANSIBLE_CONNECTION_PLUGINS=str(simulated / "connection"))
-    say("The fleet as a page: %s" % page.as_uri())
+    step.env.update(ANSIBLE_DISPLAY_OK_HOSTS="false", ANSIBLE_DISPLAY_SKIPPED_HOSTS="false", ANSIBLE_PIPELINING="true",
+                    ANSIBLE_CONNECTION_PLUGINS=str(simulated / "connection"))
+    pages = [CACHE / "demo.html", CACHE / "demo-plan.html"]
+    step.run("ansible-playbook", "-i", hosts / "inventory.yml", "-e", "assess_report=%s assess_page=%s" % (CACHE / "demo.json", pages[0]),
+             "fleet.microcode.assess")
+    step.run("ansible-playbook", "-i", hosts / "inventory.yml", "-e", "plan_late=allowed plan_path=%s plan_page=%s" % (CACHE / "demo-plan.json", pages[1]),
+             "-e", '{"plan_domains": {"rack": 2, "pool": 2}, "plan_explain": ["sles15-hana", "fedora-build", "xen-node3"]}', "fleet.microcode.plan")
+    say("The fleet and its plan as pages: %s" % " ".join(page.as_uri() for page in pages))
 
 
 def bench(step, *arguments):

@@ -1,27 +1,16 @@
 # Copyright: the fleet.microcode authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Fixtures of the lab: machines that a test switches on, and what they said kept where it fails."""
-import os
 import pathlib
 import re
 import shutil
 
 import pytest
 
-from ansible_collections.fleet.microcode.tests.gate.cache import CACHE, CHECKOUT
+from ansible_collections.fleet.microcode.tests.gate.cache import CACHE
 
 LOGS = CACHE / "logs" / "lab"
 RUNNING = []
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _collection(tmp_path_factory):
-    """Ansible finds this checkout as the collection; where the caller named a copy, that one."""
-    if "ANSIBLE_COLLECTIONS_PATH" not in os.environ:
-        folder = tmp_path_factory.mktemp("collections") / "ansible_collections" / "fleet"
-        folder.mkdir(parents=True)
-        (folder / "microcode").symlink_to(CHECKOUT)
-        os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(folder.parents[1])
 
 
 @pytest.fixture

@@ -27,6 +27,10 @@ class Config(dict):
         """Where a setting's file lies."""
         return default
 
+    def find_dir(self, name, default="/"):  # pylint: disable=unused-argument
+        """Where a setting's folder lies."""
+        return "/var/lib/apt/lists/" if name == "Dir::State::Lists" else default
+
 
 config = Config()
 

@@ -1,0 +1,307 @@
+# Copyright: the fleet.microcode authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The plan of a fleet: the decision for every host, the waves, the digest; whether a host is done; what people read of it.
+
+A plan is a dictionary, see docs/plan.md. Facts come from hosts and are not trusted, nor is a plan that was read from a file.
+"""
+import hashlib
+import json
+import re
+import textwrap
+from collections import Counter
+
+from ansible_collections.fleet.microcode.plugins.plugin_utils import waves
+from ansible_collections.fleet.microcode.plugins.plugin_utils.decide import decide
+from ansible_collections.fleet.microcode.plugins.plugin_utils.report import clean, hex8, items, number, part, plain, quantity
+
+SCHEMA = 1
+ACTIONS = {  # in the order in which people are shown them
+    "early": "early, at the next boot",
+    "late": "late, at run time",
+    "firmware_first": "firmware first",
+    "blocked": "blocked",
+    "unknown": "unknown",
+    "none": "nothing to do",
+}
+ACTED = ("early", "late")  # a host of another action stands in no wave
+MOMENTARY = ("gathered", "boot_id")  # facts that change while nothing has changed
+UNDIGESTED = ("digest", "planned")
+ROWS = 12  # of one kind in what is printed; more are counted, and stand in the JSON
+KIND = (("cpu", "signature"), ("cpu", "pf_mask"), ("firmware", "vendor"), ("firmware", "product"), ("firmware", "bios_version"),
+        ("hypervisor", "role"), ("hypervisor", "type"), ("hypervisor", "version"), ("distro", "id"), ("distro", "version"))
+EFFECTS = {"block": "Against it", "firmware_first": "Firmware first", "early_only": "Against late loading", "require": "For it",
+           "allow_late": "For late loading", "review": "To be accepted by name", "note": "To know"}
+
+
+class PlanError(Exception):
+    """No plan can be made, or one that was read cannot be used; the text says why and what would change that."""
+
+
+# --- making it ---
+
+def make(facts, policy, options, planned, domains=None, limits=None, sizes=waves.SIZES):
+    """The plan of {host: its facts, or None where there are none}.
+
+    options: the operator's, see decide.py; planned: when, in UTC, as facts have it. limits: {variable: the most hosts of one of its values in a wave}, with
+    the hosts' values in domains, {host: {variable: value}}.
+    """
+    domains, limits = domains or {}, limits or {}
+    _check(policy, options, limits, sizes)
+    reads = sorted(policy.paths)
+    tree, decided, hosts, kinds = _tree(reads), {}, {}, {}
+    options = dict(options, today=planned[:10])
+    for name, found in facts.items():
+        picked = _pick(found, tree)
+        momentary = [picked.pop(key, None) for key in MOMENTARY] if isinstance(picked, dict) else []
+        read = _canonical(picked)
+        key = _sha256(read + _canonical(momentary))
+        if key not in decided:  # hosts of which all that is read is alike share a decision
+            decision = decide(policy, plain(found), options)
+            decided[key] = dict(decision, signature=hex8(number(part(found, "cpu", "signature"))),
+                                fingerprint=_sha256(read)[:32] if decision["action"] in ACTED else None), _transition(decision)
+        decision, transition = decided[key]
+        hosts[str(name)] = dict(decision, wave=None)
+        if decision["action"] in ACTED:
+            about = [plain(part(found, *keys)) for keys in KIND]
+            kinds[str(name)] = _canonical(transition + about), domains.get(name, {})
+    arranged, canaries = waves.arrange(kinds, sizes, limits)
+    for count, wave in enumerate(arranged, 1):
+        for name in wave:
+            hosts[name]["wave"] = count
+    del options["today"]
+    plan = {"schema": SCHEMA, "planned": planned, "options": dict(options, domains=limits, wave_sizes=list(sizes)), "reads": reads,
+            "waves": [{"wave": count, "canaries": count <= canaries, "hosts": wave} for count, wave in enumerate(arranged, 1)], "hosts": hosts}
+    plan["summary"] = summary(plan, {variable: sum(1 for name in kinds if variable not in domains.get(name, {})) for variable in limits})
+    return dict(plan, digest=digest(plan))
+
+
+def _check(policy, options, limits, sizes):
+    """PlanError where what the operator asks for cannot be meant."""
+    known = {rule["id"]: rule["effect"] for rule in policy.rules}
+    for name in options["accept"]:
+        if known.get(name) != "review":
+            raise PlanError("accept: %s is %s; what can be accepted are rules of the effect review" % (
+                clean(name), "a rule of the effect " + known[name] if name in known else "no rule that is known here"))
+    target = options["target"]
+    if isinstance(target, dict):
+        for signature, revision in target.items():
+            if number(signature) is None or number(revision) is None:
+                raise PlanError("target: %s: %s is no signature with its revision, such as \"0x00050654\": \"0x02007006\"; quote both, since YAML takes "
+                                "them for numbers otherwise" % (clean(str(signature)), clean(str(revision))))
+    elif target not in ("newest_staged", "advisory"):
+        raise PlanError("target: %s is none of newest_staged, advisory and a mapping of signatures to revisions" % clean(str(target)))
+    if options["hold_days"] < 0:
+        raise PlanError("hold_days: %d days are none; 0 holds nothing back" % options["hold_days"])
+    if not sizes or min(sizes) < 1:
+        raise PlanError("wave_sizes: at least one number of hosts is needed, and each at least 1")
+    for variable, most in limits.items():
+        if most < 1:
+            raise PlanError("domains: at most %d hosts of one %s at once would be no host ever; the least is 1" % (most, clean(str(variable))))
+
+
+def _tree(paths):
+    """{"cpu": {"signature": None}, "files": {"[]": {"path": None}}} of ["cpu.signature", "files[].path"]; a path within another takes no place of its own."""
+    tree = {}
+    for path in sorted(paths):
+        at, keys = tree, path.replace("[]", ".[]").split(".")
+        for key in keys[:-1]:
+            at = at.setdefault(key, {})
+            if at is None:
+                break
+        else:
+            at[keys[-1]] = None
+    return tree
+
+
+def _pick(value, tree):
+    """What these paths lead to; all of a value that is not what they take it for."""
+    if isinstance(value, dict) and tree:
+        return {key: _pick(value.get(key), below) for key, below in tree.items()}
+    if isinstance(value, (list, tuple)) and tree and list(tree) == ["[]"]:
+        return [_pick(each, tree["[]"]) for each in value]
+    return plain(value)
+
+
+def _canonical(value):
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _sha256(text):
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _transition(decision):
+    return [decision[key] for key in ("action", "from", "to", "sha256")]
+
+
+def digest(plan):
+    """SHA-256 of all that was decided; when it was decided is not part of it, and which hosts are done is nowhere in a plan."""
+    return _sha256(_canonical({key: value for key, value in plan.items() if key not in UNDIGESTED}))
+
+
+def summary(plan, nowhere):
+    """Counts: hosts by action, reboots, guests; and of those that are not acted on, by which rule; nowhere: hosts of the waves without a domain."""
+    hosts = plan["hosts"].values()
+    actions, why = Counter(each["action"] for each in hosts), {}
+    for name, each in plan["hosts"].items():
+        if each["action"] not in ACTED + ("none",):
+            why.setdefault((each["action"], first_reason(each)["rule"]), []).append(name)
+    return {"hosts": len(hosts), "actions": {action: actions[action] for action in ACTIONS}, "reboots": sum(1 for each in hosts if each["reboot"]),
+            "guests": dict(Counter(each["guests"] for each in hosts if each["guests"] != "none")), "without_domain": nowhere,
+            "waves": len(plan["waves"]), "left": [{"action": action, "rule": rule, "count": len(names), "hosts": names[:ROWS]}
+                                                  for (action, rule), names in sorted(
+                                                      why.items(), key=lambda item: (list(ACTIONS).index(item[0][0]), -len(item[1])))[:50]]}
+
+
+# --- using it ---
+
+def check(plan):
+    """The plan, read from JSON, as it was made; PlanError where it is none, or was changed since."""
+    if not isinstance(plan, dict) or plan.get("schema") != SCHEMA or not isinstance(plan.get("hosts"), dict):
+        raise PlanError("this is no plan of schema %d; use one version of the collection everywhere, and the JSON that microcode_plan wrote" % SCHEMA)
+    if plan.get("digest") != digest(plain(plan)):
+        raise PlanError("the plan was changed after it was made: its content no longer has the digest %s that it carries; plan again"
+                        % (clean(plan.get("digest"), 64) or "(none)"))
+    return plan
+
+
+def state(plan, name, facts):
+    """("done" | "pending" | "stale", why) of a host of the plan by its facts; (None, why) where the plan does nothing with it."""
+    decision = part(plan, "hosts", name)
+    if part(decision, "action") not in ACTED:
+        return None, "the plan does nothing with it" if decision else "the plan does not name it"
+    revisions, unread, target = part(facts, "cpu", "revisions"), _unread(facts), number(part(decision, "to"))
+    runs = sorted({number(each) or 0 for each in revisions}) if isinstance(revisions, dict) else []
+    if runs == [target] and unread == 0:
+        return "done", "every CPU runs %s" % hex8(target)
+    reads = [path for path in items(part(plan, "reads")) if isinstance(path, str) and path not in MOMENTARY]
+    if _sha256(_canonical(_pick(facts, _tree(reads))))[:32] == part(decision, "fingerprint"):
+        return "pending", "what was read of it is as it was when the plan was made"
+    if runs == [target]:
+        return "stale", "CPUs run %s, but of %s the revision is not known" % (hex8(target), quantity(unread, "CPU") if unread else "others")
+    return "stale", "what the plan rests on has changed: it runs %s now, and ran %s; plan again" % (
+        ", ".join(map(hex8, runs)) or "what is not known", clean(part(decision, "from")) or "what was not known")
+
+
+def _unread(facts):
+    """CPUs that may run anything; None where that is not known. A CPU of Linux that is offline is given the update before it runs again."""
+    unread, offline = part(facts, "cpu", "unread"), items(part(facts, "cpu", "offline"))
+    if not isinstance(unread, int):
+        return None
+    return unread if part(facts, "hypervisor", "type") == "xen" else max(0, unread - len(offline))
+
+
+def document(plan):
+    """The plan as JSON text, one line for each host."""
+    head = {key: value for key, value in plan.items() if key != "hosts"}
+    lines = ",\n".join("%s: %s" % (json.dumps(name), json.dumps(each)) for name, each in plan["hosts"].items())
+    return json.dumps(head)[:-1] + ', "hosts": {\n%s\n}}\n' % lines
+
+
+# --- what people read ---
+
+def table(plan, width=79):
+    """[(action or None, line), …] for the terminal: how many by which path, the waves, and who is left and why."""
+    counts, hosts = plan["summary"], plan["hosts"]
+    lines = [(None, "Microcode plan for %s, %s" % (quantity(counts["hosts"], "host"), plan["planned"])), (None, "  digest " + plan["digest"])]
+    lines += _wrapped(None, "  ", "; ".join("%s: %d" % (ACTIONS[action], count) for action, count in counts["actions"].items() if count)
+                      + ("; %s" % quantity(counts["reboots"], "reboot") if counts["reboots"] else "")
+                      + "".join("; guests %sd on %s" % (how, quantity(count, "host")) for how, count in sorted(counts["guests"].items())), width)
+    lines += [(None, line) for variable, count in sorted(counts["without_domain"].items()) if count for _none, line in _wrapped(
+        None, "  ", "%s to act on without the variable %s: no limit holds for them" % (quantity(count, "host"), clean(variable)), width)]
+    if plan["waves"]:
+        lines += _paths(hosts) + _waves(plan, width)
+    said = None
+    for left in counts["left"][:ROWS]:
+        action, first = left["action"], first_reason(hosts[left["hosts"][0]])
+        if action != said:
+            lines += [(None, ""), (action, "%s: %s" % (ACTIONS[action], quantity(counts["actions"][action], "host")))]
+            said = action
+        lines.append((action, "  " + _names(left["hosts"], left["count"], width - 2)))
+        lines += _wrapped(action, "    ", "%s [%s]" % (first["text"], first["rule"]), width, 4)
+    if counts["left"][ROWS:]:
+        lines += [(None, ""), (None, "and %s for other reasons: see the JSON" % quantity(sum(left["count"] for left in counts["left"][ROWS:]), "host"))]
+    return lines
+
+
+def _paths(hosts):
+    """Rows of the transitions."""
+    rows = {}
+    for each in hosts.values():
+        if each["wave"]:
+            rows.setdefault((each["action"], each["signature"], each["from"], each["to"]), []).append(each["wave"])
+    form = "%-5s  %-10s  %-10s  %-10s  %5s  %s"
+    found = sorted(rows.items(), key=lambda row: (row[0][0] != "late", -len(row[1]), str(row[0])))
+    lines = [(None, ""), (None, form % ("PATH", "SIGNATURE", "RUNS", "TO", "HOSTS", "WAVES"))]
+    lines += [(key[0], form % (key + (len(among), "%d" % min(among) if min(among) == max(among) else "%d-%d" % (min(among), max(among)))))
+              for key, among in found[:ROWS]]
+    more = sum(len(among) for _key, among in found[ROWS:])
+    return lines + ([(None, "... and %s of %s more: see the JSON" % (quantity(more, "host"), quantity(len(found) - ROWS, "transition")))] if more else [])
+
+
+def _waves(plan, width):
+    """Rows of the waves."""
+    lines = [(None, ""), (None, "WAVE  HOSTS")]
+    shown = plan["waves"] if len(plan["waves"]) <= ROWS else plan["waves"][:ROWS - 1]
+    for wave in shown:
+        start = "%4d  %5d  %s" % (wave["wave"], len(wave["hosts"]), "one of each kind: " if wave["canaries"] else "")
+        lines.append((None, start + _names(wave["hosts"], len(wave["hosts"]), width - len(start))))
+    more = plan["waves"][len(shown):]
+    if more:
+        lines.append((None, "... and %s more with %s, of at most %d" % (quantity(len(more), "wave"), quantity(sum(len(wave["hosts"]) for wave in more), "host"),
+                                                                        max(len(wave["hosts"]) for wave in more))))
+    return lines
+
+
+def _names(names, count, room):
+    """As many of these names as there is room for, one at least."""
+    names = [clean(name, 100) or "?" for name in names[:ROWS * 4]]
+    for shown in range(len(names), 0, -1):
+        text = ", ".join(names[:shown]) + (" and %d more" % (count - shown) if count > shown else "")
+        if len(text) <= room:
+            break
+    return text
+
+
+def first_reason(decision):
+    """The reason that counted most, which stands in front."""
+    return decision["because"][0] if decision["because"] else {"rule": "none", "text": "No reason is given.", "source": None}
+
+
+def _wrapped(action, start, text, width, most=3):
+    """Lines of text, the first with this start, the others as far in."""
+    return [(action, line) for line in textwrap.wrap(text, width, initial_indent=start, subsequent_indent=" " * len(start), max_lines=most, placeholder=" ...")]
+
+
+def explain(plan, name):
+    """The whole chain of reasoning for one host, in lines of plain words. PlanError where the plan does not name it."""
+    decision = part(plan, "hosts", name)
+    if not isinstance(decision, dict):
+        raise PlanError("the plan does not name %s" % (clean(str(name)) or "a host without a name"))
+
+    def said(key):
+        return clean(part(decision, key), 4096)
+    action = said("action")
+    lines = ["%s: %s" % (clean(name, 253), ACTIONS.get(action, action))]
+    lines.append("It runs %s%s." % (said("from") or "a revision that is not known", ", on signature %s" % said("signature") if said("signature") else ""))
+    if said("to"):
+        lines.append("It %s %s, from %s%s%s." % (
+            "is to run" if action in ACTED else "would have run", said("to"), said("file") or "a file that is not known",
+            " of %s" % said("package") if said("package") else "", ", SHA-256 %s" % said("sha256") if said("sha256") else ""))
+    if action in ACTED:
+        lines.append("%s; %s." % ("It is rebooted" if part(decision, "reboot") else "It is not rebooted",
+                                  "its guests are paused meanwhile" if said("guests") == "pause" else "its guests are left as they are"))
+    wave = next((each for each in items(part(plan, "waves")) if part(each, "wave") == part(decision, "wave")), None)
+    if wave and part(decision, "wave"):
+        lines.append("It is in wave %s of %d%s." % (part(wave, "wave"), len(plan["waves"]), ", as the first of its kind of hardware and software to show that "
+                                                    "all is well" if part(wave, "canaries") else ""))
+    for title, key in (("It brings", "brings"), ("It takes", "takes"), ("It closes", "closes")):
+        texts = [text for text in (clean(each if isinstance(each, str) else json.dumps(each), 500) for each in items(part(decision, key))) if text]
+        lines += ["%s: %s." % (title, ", ".join(texts))] if texts else []
+    reasons = items(part(decision, "because"))
+    lines.append("Why:" if reasons else "No rule spoke.")
+    for count, each in enumerate(reasons, 1):
+        rule, effect, told, source = (clean(part(each, key), 2000) for key in ("rule", "effect", "text", "source"))
+        lines.append("%d. %s: %s" % (count, EFFECTS.get(effect, effect), told))
+        lines.append("   Rule %s%s" % (rule, "; source: %s" % re.sub(r"^facts\.", "its facts, ", source) if source else ""))
+    return lines
