@@ -9,7 +9,7 @@ import tempfile
 import pytest
 import yaml
 
-from ansible_collections.fleet.microcode.tests.fleet import simulated
+from ansible_collections.fleet.microcode.tests.fleet import simulated, trees
 from ansible_collections.fleet.microcode.tests.gate.cache import CHECKOUT
 from ansible_collections.fleet.microcode.tests.lab import guest
 
@@ -23,6 +23,18 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("real"):
             item.add_marker(pytest.mark.skip(reason="takes a machine of the lab: " + item.get_closest_marker("real").args[0]))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _available(tmp_path_factory):
+    """Skip where this machine cannot simulate hosts; in CI that is a failure."""
+    one = simulated.make(tmp_path_factory.mktemp("available") / "web", trees.hosts()["deb12-web1"])
+    try:
+        one.ssh("true")
+    except simulated.Unavailable as exc:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(str(exc))
+    finally:
+        simulated.stop_all(one.folder.parent)
 
 
 @pytest.fixture

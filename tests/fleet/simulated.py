@@ -420,7 +420,8 @@ class Host(Driven):
                                   stderr=subprocess.PIPE, text=True, check=False)
             if done.returncode:
                 raise Unavailable("this machine cannot simulate hosts: %s. A simulated host is a private root folder in a user namespace; a kernel that lets "
-                                  "users make them (sysctl kernel.unprivileged_userns_clone=1, or kernel.apparmor_restrict_unprivileged_userns=0, or a "
+                                  "users make them (sysctl user.max_user_namespaces above 0, kernel.unprivileged_userns_clone=1, or "
+                                  "kernel.apparmor_restrict_unprivileged_userns=0, or a "
                                   "container that is allowed to unshare) would do" % done.stderr.strip())
             pid = int(done.stdout)
             (self.folder / "init").write_text("%d %s" % (pid, _born(pid)))
