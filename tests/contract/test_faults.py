@@ -1,6 +1,8 @@
 # Copyright: the fleet.microcode authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Faults of simulated hosts, as Ansible meets them; its own modules run unchanged."""
+import os
+
 import pytest
 
 from ansible_collections.fleet.microcode.tests.fleet import simulated, trees
@@ -55,6 +57,10 @@ def test_nothing_of_this_machine_can_be_changed_from_within(machine):
     for path in ("/.simulated/usr/bin", "/.simulated/fleet", "/.simulated/collections/ansible_collections/fleet/microcode"):
         done = one.ssh("touch", path + "/mine", check=False)
         assert done.returncode != 0 and "Read-only file system" in done.stderr
+    mode = os.stat("/dev/full").st_mode
+    done = one.ssh("chmod", "0600", "/dev/full", check=False)
+    assert done.returncode != 0 and os.stat("/dev/full").st_mode == mode
+    one.sh("echo gone >/dev/null; head -c 8 /dev/urandom >/dev/null")
     assert one.sh("cat /proc/sys/kernel/hostname").strip() == one.name
 
 

@@ -74,6 +74,7 @@ def make(folder, spec):
     folder = Path(folder).resolve()
     spec = json.loads(json.dumps(dict(spec, name=folder.name), default=str))
     root, state = folder / "root", folder / "state"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what is setuid in it is for nobody else
     trees.build(spec, root)
     _programs(root, spec)
     state.mkdir(mode=0o700)
@@ -409,7 +410,7 @@ class Host(Driven):
                 return pid
             collection = "/.simulated/collections/ansible_collections/fleet/microcode"
             mounts = [["/usr", "/.simulated/usr", "ro"], [str(HERE), "/.simulated/fleet", "ro"], [str(CHECKOUT), collection, "ro"],
-                      [str(self.folder / "state"), "/.simulated/state", "rw"]] + [["/dev/" + name, "/dev/" + name, "rw"] for name in DEVICES]
+                      [str(self.folder / "state"), "/.simulated/state", "rw"]] + [["/dev/" + name, "/dev/" + name, "ro"] for name in DEVICES]
             python = _python(self.machine.state()["spec"])
             if not python.startswith("/usr/"):
                 mounts.append([_prefix(python), _prefix(python), "ro"])
