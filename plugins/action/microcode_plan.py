@@ -2,7 +2,6 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """One task for the whole fleet: decide for every host how it comes to its microcode, and in which wave; see the module of this name."""
 import json
-import os
 import textwrap
 import time
 from collections.abc import Mapping
@@ -12,8 +11,8 @@ from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.fleet.microcode.plugins.action.microcode_report import REPLY, _width
-from ansible_collections.fleet.microcode.plugins.plugin_utils import plan, plan_page, policy, report, waves
+from ansible_collections.fleet.microcode.plugins.action.microcode_report import REPLY, _width, _written
+from ansible_collections.fleet.microcode.plugins.plugin_utils import page_plan, plan, policy, report, waves
 
 display = Display()
 COLORS = {"early": C.COLOR_CHANGED, "late": C.COLOR_CHANGED, "firmware_first": C.COLOR_WARN, "blocked": C.COLOR_ERROR, "unknown": C.COLOR_WARN}
@@ -36,31 +35,17 @@ class ActionModule(ActionBase):
         del tmp
         _valid, args = self.validate_argument_spec(OPTIONS)
         try:
-            made = _plan(args, task_vars)
+            made, hosts, domains = _plan(args, task_vars)
             for action, line in plan.table(made, _width()):
                 display.display(line, color=COLORS.get(action))
             for name in args["explain"]:
                 display.display("\n" + "\n".join(textwrap.fill(line, _width(), subsequent_indent="   ") for line in plan.explain(made, name)))
-            result.update(changed=False, digest=made["digest"], summary=made["summary"], waves=_waves(made["waves"]), **self._write(args, made))
+            result.update(changed=False, digest=made["digest"], summary=made["summary"], waves=_waves(made["waves"]),
+                          **_written(args, self._task.check_mode, path=lambda: plan.document(made), page=lambda: page_plan.render(made, hosts, domains)))
         except (plan.PlanError, policy.RuleError, report.ReportError) as exc:
             return _failed(str(exc))  # raised, core 2.16 would speak of an exception
         result["ansible_stats"] = {"data": {"microcode_plan": {"digest": made["digest"], "summary": made["summary"]}}, "per_host": False, "aggregate": False}
         return result
-
-    def _write(self, args, made):
-        """{"path": where the plan was written, or None, "page": likewise}."""
-        files = {key: os.path.abspath(args[key]) if args[key] else None for key in ("path", "page")}
-        if files["path"] and files["path"] == files["page"]:
-            raise plan.PlanError("path and page are both %s; name two files, or leave one empty" % files["path"])
-        display.display("")
-        for key, render, text in (("path", plan.document, "The plan as JSON: %s"), ("page", plan_page.render, "As a page for a browser: %s")):
-            if files[key] and self._task.check_mode:
-                display.display("Check mode: %s is not written" % files[key])
-                files[key] = None
-            elif files[key]:
-                report.write(files[key], render(made))
-                display.display(text % files[key])
-        return files
 
 
 def _failed(text):
@@ -68,7 +53,7 @@ def _failed(text):
 
 
 def _plan(args, task_vars):
-    """The plan that is asked for."""
+    """(the plan that is asked for, {host: its facts or None}, {host: {domain variable: value}})."""
     limits = {}
     for variable, most in args["domains"].items():
         if not str(most).isdecimal():
@@ -77,7 +62,8 @@ def _plan(args, task_vars):
     rules = policy.load(args["rules"] or ())
     hosts, domains = _hosts(args["facts"], task_vars, limits)
     options = {key: args[key] for key in ("late", "guests", "hold_days", "accept", "target")}
-    return plan.make(hosts, rules, options, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), domains, limits, args["wave_sizes"])
+    planned = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return plan.make(hosts, rules, options, planned, domains, limits, args["wave_sizes"]), hosts, domains
 
 
 def _hosts(recorded, task_vars, limits):

@@ -10,7 +10,7 @@ from ansible import constants as C
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.fleet.microcode.plugins.plugin_utils import page, report
+from ansible_collections.fleet.microcode.plugins.plugin_utils import page_posture, report
 
 display = Display()
 COLORS = {"cpus_differ": C.COLOR_ERROR, "not_loaded": C.COLOR_ERROR, "no_file": C.COLOR_WARN, "not_reached": C.COLOR_UNREACHABLE,
@@ -33,24 +33,30 @@ class ActionModule(ActionBase):
         for state, line in report.table(hosts, posture, gathered, _width()):
             display.display(line, color=COLORS.get(state))
         states = {name: {"state": each["state"], "because": each["because"]} for name, each in hosts.items()}
-        result.update(changed=False, posture=posture, path=None, page=None, hosts=states if len(json.dumps(states)) <= REPLY else None,
+        result.update(changed=False, posture=posture, hosts=states if len(json.dumps(states)) <= REPLY else None,
                       ansible_stats={"data": {"microcode_posture": posture}, "per_host": False, "aggregate": False})
-        files = [(key, os.path.abspath(args[key]), made, text) for key, made, text in (
-            ("path", report.document, "All of it as JSON: %s"), ("page", page.render, "As a page for a browser: %s")) if args[key]]
-        if len({path for _key, path, _made, _text in files}) < len(files):
-            return {"failed": True, "changed": False, "msg": "path and page are both %s; name two files, or leave one empty" % files[0][1]}
-        display.display("")
-        for key, path, made, text in files:
-            if self._task.check_mode:
-                display.display("Check mode: %s is not written" % path)
-                continue
-            try:
-                report.write(path, made(hosts, posture, gathered))
-            except report.ReportError as exc:
-                return {"failed": True, "changed": False, "msg": str(exc)}  # raised, core 2.16 would speak of an exception
-            result[key] = path
-            display.display(text % path)
+        try:
+            result.update(_written(args, self._task.check_mode, path=lambda: report.document(hosts, posture, gathered),
+                                   page=lambda: page_posture.render(hosts, posture, gathered)))
+        except report.ReportError as exc:
+            return {"failed": True, "changed": False, "msg": str(exc)}  # raised, core 2.16 would speak of an exception
         return result
+
+
+def _written(args, check_mode, **texts):
+    """{"path" and "page": where it was written, or None}, of functions that make the texts. Raises ReportError."""
+    files = {key: os.path.abspath(args[key]) if args[key] else None for key in texts}
+    if files["path"] and files["path"] == files["page"]:
+        raise report.ReportError("path and page are both %s; name two files, or leave one empty" % files["path"])
+    display.display("")
+    for key, path in files.items():
+        if path and check_mode:
+            display.display("Check mode: %s is not written" % path)
+            files[key] = None
+        elif path:
+            report.write(path, texts[key]())
+            display.display(("All of it as JSON: %s" if key == "path" else "As a page for a browser: %s") % path)
+    return files
 
 
 def _tries(task_vars, names):

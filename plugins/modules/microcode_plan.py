@@ -84,7 +84,9 @@ options:
     type: path
   page:
     description:
-      - File on the controller that receives the plan as a page for a browser, written like O(path). It loads nothing from anywhere, and has no script.
+      - File on the controller that receives the plan as a page for a browser, written like O(path).
+      - One file that loads nothing from anywhere - which path how many hosts take, the waves, who is left and why, and a table of all hosts to search and
+        sort, with every reason. All of it can be read without scripts and on paper.
     type: path
 attributes:
   action:

@@ -6,7 +6,7 @@
   const at = (id) => document.getElementById(id);
   const data = JSON.parse(at("data").textContent);
   const step = 100;
-  const view = {words: "", pick: null, label: "", key: "state", down: false, limit: step, found: [], open: new Set()};
+  const view = {words: "", pick: null, label: "", key: "kind", down: false, limit: step, found: [], open: new Set()};
   let texts = null;
 
   function figure(number) {
@@ -17,9 +17,13 @@
     return key === "name" ? data.names[host] : data.values[key][data.of[key][host]];
   }
 
+  function said(each) { // the texts of a value; of several they are numbers
+    return Array.isArray(each) ? each.map((number) => data.texts[number]) : [each];
+  }
+
   function haystack() { // made at the first search: one text for each host
     const lower = Object.entries(data.values).map(([key, values]) => [data.of[key],
-      values.map((each) => (key === "state" ? data.states[each] : [].concat(each).join("\n")).toLowerCase())]);
+      values.map((each) => (key === "kind" ? data.kinds[each] : said(each).join("\n")).toLowerCase())]);
     return data.names.map((name, host) => name.toLowerCase() + "\n" + lower.map(([of, all]) => all[of[host]]).join("\n"));
   }
 
@@ -41,11 +45,11 @@
     return made;
   }
 
-  function sign(state) {
+  function sign(kind) {
     const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
-    use.setAttribute("href", "#i-" + state);
-    svg.setAttribute("class", "i " + state);
+    use.setAttribute("href", "#i-" + kind);
+    svg.setAttribute("class", "i " + kind);
     svg.setAttribute("aria-hidden", "true");
     svg.append(use);
     return svg;
@@ -55,28 +59,28 @@
     return text.startsWith("0x") ? make("code", text) : make("span", text || "\u2013", {class: "word"});
   }
 
-  function cell(key, host) {
+  function cell([key, head], host) {
     const text = value(key, host);
     if (key === "name") {
       const look = text.length < 33 ? "short" : "long";
       return make("th", make("button", text, {type: "button", class: look, "data-host": host, "aria-expanded": view.open.has(host)}), {scope: "row"});
     }
-    if (key === "state") {
-      return make("td", [sign(text), data.states[text]]);
+    if (key === "kind") {
+      return make("td", [sign(text), data.kinds[text]]);
     }
     if (key === "cpu") {
       const signature = value("signature", host);
       return make("td", signature.startsWith("0x") ? [text, " ", make("small", code(signature))] : code(text));
     }
-    return make("td", key === "distribution" || key === "path" ? text || "\u2013" : code(text));
+    return make("td", data.revisions.includes(key) ? code(text) : text || "\u2013", head ? {"data-head": head.toLowerCase()} : {});
   }
 
   function details(host) {
     const list = make("dl", []);
     data.details.forEach(([key, label]) => {
-      const said = [].concat(value(key, host)).filter(Boolean);
-      if (said.length) {
-        list.append(make("dt", label), make("dd", said.map((text) => make("div", text))));
+      const all = said(value(key, host)).filter(Boolean);
+      if (all.length) {
+        list.append(make("dt", label), make("dd", all.map((text) => make("div", text))));
       }
     });
     return make("tr", make("td", list, {colspan: data.columns.length}), {class: "details"});
@@ -86,7 +90,7 @@
     const rows = at("rows");
     rows.replaceChildren();
     view.found.slice(0, view.limit).forEach((host) => {
-      rows.append(make("tr", data.columns.map((key) => cell(key, host))));
+      rows.append(make("tr", data.columns.map((column) => cell(column, host))));
       if (view.open.has(host)) {
         rows.append(details(host));
       }
@@ -109,9 +113,9 @@
     const columns = wanted.split(" ").filter(Boolean).map((each) => each.split(":"))
       .map(([key, values]) => [data.of[key], new Set(values.split(",").map(Number))]);
     view.pick = columns.length ? (host) => columns.every(([of, values]) => values.has(of[host])) : null;
-    at("state").value = wanted;
-    const listed = at("state").selectedIndex >= 0;
-    at("state").value = listed ? wanted : "";
+    at("kind").value = wanted;
+    const listed = at("kind").selectedIndex >= 0;
+    at("kind").value = listed ? wanted : "";
     view.label = listed ? "" : label;
   }
 
@@ -165,8 +169,8 @@
     view.words = at("words").value;
     find();
   });
-  at("state").addEventListener("change", () => {
-    pick(at("state").value, "");
+  at("kind").addEventListener("change", () => {
+    pick(at("kind").value, "");
     find();
   });
   document.querySelector("form").addEventListener("submit", (event) => event.preventDefault());

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from ansible_collections.fleet.microcode.plugins.plugin_utils import page, report
+from ansible_collections.fleet.microcode.plugins.plugin_utils import page_plan, page_posture, report
 from ansible_collections.fleet.microcode.tests.gate.cache import CACHE
 from ansible_collections.fleet.microcode.tests.gate.debian import Unavailable
 from ansible_collections.fleet.microcode.tests.page import fleets
@@ -14,12 +14,17 @@ from ansible_collections.fleet.microcode.tests.page.browser import Browser, Tab
 
 @pytest.fixture(scope="session", name="shown")
 def shown_fixture(tmp_path_factory):
-    """{fleet: {name: entry}} of the fleets whose pages lie in the browser's folder, and that browser."""
+    """{fleet: {name: entry}, "plan-" fleet: {name: decision}} of what has pages in the browser's folder, and that browser."""
     facts = fleets.recorded(tmp_path_factory.mktemp("trees"))
     hosts = {"recorded": fleets.fleet(facts), "many": fleets.many(facts, 10000), "nasty": fleets.nasty(facts["deb12-db1"]), "none": {}}
     folder = tmp_path_factory.mktemp("pages")
     for name, each in hosts.items():
-        (folder / (name + ".html")).write_text(page.render(each, report.posture(each), fleets.WHEN), encoding="ascii")
+        (folder / (name + ".html")).write_text(page_posture.render(each, report.posture(each), fleets.WHEN), encoding="ascii")
+    plans = {"recorded": fleets.planned(dict(facts, lost=None)), "many": fleets.racked(facts, 2000), "nasty": fleets.nasty_plan(facts["deb12-db1"]),
+             "none": fleets.planned({})}
+    for name, each in plans.items():
+        (folder / ("plan-%s.html" % name)).write_text(page_plan.render(*each), encoding="ascii")
+        hosts["plan-" + name] = each[0]["hosts"]
     try:
         browser = Browser(folder)
     except Unavailable as exc:

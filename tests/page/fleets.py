@@ -8,7 +8,7 @@ import re
 
 from ansible_collections.fleet.microcode.plugins.module_utils.facts import gather
 from ansible_collections.fleet.microcode.plugins.module_utils.host import Host
-from ansible_collections.fleet.microcode.plugins.plugin_utils import report
+from ansible_collections.fleet.microcode.plugins.plugin_utils import plan, policy, report
 from ansible_collections.fleet.microcode.tests.fleet import trees
 
 WHEN = "2026-11-22T14:00:00Z"
@@ -80,3 +80,29 @@ def nasty(facts):
         hosts["some texts %d" % index] = assessed(kept)
         hosts["lost %d" % index] = report.assess([{"unreachable": True, "msg": text}])
     return hosts
+
+
+def planned(facts, domains=None, limits=None, sizes=(5, 20, 80, 320, 1280), **options):
+    """(plan, facts, domains) of a fleet, as page_plan takes them."""
+    asked = dict({"late": "allowed", "guests": "pause", "hold_days": 0, "accept": [], "target": "newest_staged"}, **options)
+    return plan.make(facts, policy.load(), asked, WHEN, domains, limits, sizes), facts, domains or {}
+
+
+def racked(facts, number):
+    """A plan of that many hosts, most of which stand in racks and belong to pools."""
+    choice = random.Random(number)
+    found = {name: each["facts"] for name, each in many(facts, number).items()}
+    domains = {name: {"rack": "r%02d" % choice.randrange(60), "pool": "p%03d" % choice.randrange(200)} for name in found if choice.random() < 0.98}
+    return planned(found, domains, {"rack": 4, "pool": 2})
+
+
+def nasty_plan(facts):
+    """A plan of hosts that say each nasty text, and of rules, files and failure domains that do."""
+    hosts = {name: each["facts"] for name, each in nasty(facts).items()}
+    made, hosts, domains = planned(hosts, {name: {NASTY[0]: NASTY[index % len(NASTY)]} for index, name in enumerate(hosts)}, {NASTY[0]: 2})
+    for index, (name, each) in enumerate(made["hosts"].items()):
+        text = NASTY[index % len(NASTY)]
+        said = dict.fromkeys(("rule", "effect", "text", "source"), text)
+        made["hosts"][name] = dict(each, because=[said, dict(said, effect="note")], file=text, package=text, sha256=text,
+                                   brings=[text], takes=[text], closes=[text])
+    return made, hosts, domains

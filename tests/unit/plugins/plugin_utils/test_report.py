@@ -11,7 +11,7 @@ import pytest
 from ansible_collections.fleet.microcode.plugins.module_utils.distro import FAMILIES
 from ansible_collections.fleet.microcode.plugins.module_utils.facts import gather
 from ansible_collections.fleet.microcode.plugins.module_utils.host import Host
-from ansible_collections.fleet.microcode.plugins.plugin_utils import page, report
+from ansible_collections.fleet.microcode.plugins.plugin_utils import page_posture, report
 from ansible_collections.fleet.microcode.tests.fleet import trees
 
 OLD, NEW, NEWEST = "0x02006b06", "0x02007006", "0x02007008"
@@ -335,7 +335,7 @@ def assert_printable(hosts):
     written = report.document(hosts, report.posture(hosts), "now")
     assert written.isascii() and written.replace("\n", "").isprintable()
     json.loads(written)
-    made = page.render(hosts, report.posture(hosts), "now")
+    made = page_posture.render(hosts, report.posture(hosts), "now")
     assert made.isascii() and made.replace("\n", "").isprintable()
 
 
