@@ -146,7 +146,7 @@ def _settle(root, kernels):
         (root / name).symlink_to(target)
     (root / "root/.ssh").mkdir(mode=0o700, exist_ok=True)
     shutil.copy(str(key().with_suffix(".pub")), str(root / "root/.ssh/authorized_keys"))
-    for number, made in enumerate(kernels):
+    for made in kernels:
         release = (made / "release").read_text().strip()
         shutil.copy(str(made / "bzImage"), str(root / "boot" / ("vmlinuz-" + release)))
         shutil.copy(str(made / "config"), str(root / "boot" / ("config-" + release)))
