@@ -4,7 +4,6 @@
 import json
 import textwrap
 import time
-from collections.abc import Mapping
 
 from ansible import constants as C
 from ansible.errors import AnsibleError
@@ -22,7 +21,7 @@ OPTIONS = {
     "accept": {"type": "list", "elements": "str", "default": []}, "target": {"type": "raw", "default": "newest_staged"},
     "domains": {"type": "dict", "default": {}}, "wave_sizes": {"type": "list", "elements": "int", "default": list(waves.SIZES)},
     "explain": {"type": "list", "elements": "str", "default": []}, "path": {"type": "path"},
-    "page": {"type": "path"},
+    "page": {"type": "path"}, "approved": {"type": "raw"}, "digest": {"type": "str"},
 }
 
 
@@ -33,18 +32,22 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
         del tmp
-        _valid, args = self.validate_argument_spec(OPTIONS)
+        _valid, args = self.validate_argument_spec(OPTIONS, required_by={"approved": ("digest",)})
         try:
-            made, hosts, domains = _plan(args, task_vars)
-            for action, line in plan.table(made, _width()):
+            made, hosts, domains = (_approved if args["approved"] else _plan)(args, task_vars)
+            progress = plan.progress(made, hosts) if args["approved"] else None
+            for action, line in plan.table(made, _width()) + (plan.progress_table(progress, _width()) if progress else []):
                 display.display(line, color=COLORS.get(action))
             for name in args["explain"]:
                 display.display("\n" + "\n".join(textwrap.fill(line, _width(), subsequent_indent="   ") for line in plan.explain(made, name)))
-            result.update(changed=False, digest=made["digest"], summary=made["summary"], waves=_waves(made["waves"]),
+            states = {kind: {"hosts": sorted(found)} for kind, found in progress.items()} if progress else None
+            result.update(changed=False, digest=made["digest"], summary=made["summary"], waves=_counted(made["waves"]), states=states and _counted(states),
                           **_written(args, self._task.check_mode, path=lambda: plan.document(made), page=lambda: page_plan.render(made, hosts, domains)))
         except (plan.PlanError, policy.RuleError, report.ReportError) as exc:
             return _failed(str(exc))  # raised, core 2.16 would speak of an exception
-        result["ansible_stats"] = {"data": {"microcode_plan": {"digest": made["digest"], "summary": made["summary"]}}, "per_host": False, "aggregate": False}
+        packed = plan.pack(made)
+        kept = {"digest": made["digest"], "summary": made["summary"], "packed": packed if packed and len(packed) <= REPLY else None}
+        result["ansible_stats"] = {"data": {"microcode_plan": kept}, "per_host": False, "aggregate": False}
         return result
 
 
@@ -61,9 +64,19 @@ def _plan(args, task_vars):
         limits[str(variable)] = int(most)
     rules = policy.load(args["rules"] or ())
     hosts, domains = _hosts(args["facts"], task_vars, limits)
+    for variable in limits:
+        if hosts and not any(variable in each for each in domains.values()):
+            raise plan.PlanError("domains: no host has the variable %s; it is a variable of hosts or groups in the inventory, such as rack or pool" % variable)
     options = {key: args[key] for key in ("late", "guests", "hold_days", "accept", "target")}
     planned = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    return plan.make(hosts, rules, options, planned, domains, limits, args["wave_sizes"]), hosts, domains
+    made = plan.make(hosts, rules, options, planned, domains, limits, args["wave_sizes"])
+    return plan.reached(made, args["digest"]) if args["digest"] else made, hosts, domains
+
+
+def _approved(args, task_vars):
+    """The same of a plan that was approved; nothing is decided anew."""
+    made = plan.check(plan.read(args["approved"]), args["digest"])
+    return made, *_hosts(args["facts"], task_vars, made["options"]["domains"])
 
 
 def _hosts(recorded, task_vars, limits):
@@ -71,16 +84,13 @@ def _hosts(recorded, task_vars, limits):
     hostvars, hosts, domains = task_vars["hostvars"], {}, {}
     reached = set(task_vars["ansible_play_hosts"])
     for host in task_vars["ansible_play_hosts_all"] if recorded is None else recorded:
-        found = hostvars.raw_get(host)  # untemplated: nothing a host says is evaluated, and a third of the time
-        found = found if isinstance(found, Mapping) else {}
+        # untemplated: nothing a host says is evaluated, and a third of the time; of a host that no inventory has, core 2.19 raises
+        found = hostvars.raw_get(host) if host in hostvars else {}
         if recorded is None:
             hosts[host] = report.part(found, "ansible_facts", "microcode") if host in reached else None  # what a cache has of a lost one may be old
         else:
             hosts[host] = recorded[host]
         domains[host] = {variable: _value(hostvars, host, variable, found[variable]) for variable in limits if found.get(variable) is not None}
-    for variable in limits:
-        if hosts and not any(variable in each for each in domains.values()):
-            raise plan.PlanError("domains: no host has the variable %s; it is a variable of hosts or groups in the inventory, such as rack or pool" % variable)
     return hosts, domains
 
 
@@ -94,7 +104,9 @@ def _value(hostvars, host, variable, value):
     return str(value)
 
 
-def _waves(arranged):
-    """The waves with their hosts; without where that would be too much for an event."""
-    found = [dict(wave, count=len(wave["hosts"])) for wave in arranged]
-    return found if len(json.dumps(found)) <= REPLY else [dict(wave, hosts=None) for wave in found]
+def _counted(groups):
+    """Waves or states with the count of their hosts; without the hosts where they would be too much for an event."""
+    found = {key: dict(group, count=len(group["hosts"])) for key, group in (groups.items() if isinstance(groups, dict) else enumerate(groups))}
+    if len(json.dumps(found)) > REPLY:
+        found = {key: dict(group, hosts=None) for key, group in found.items()}
+    return found if isinstance(groups, dict) else list(found.values())

@@ -112,6 +112,7 @@ def _xen(host, found, guests):
     patches = host.run(["xen-livepatch", "list"])
     listed = [name for name in host.names("/sys/devices/system/xen_cpu") if re.match(r"xen_cpu\d+$", name)]  # dom0's kernel lists the machine's
     found["xen"] = {"dom0": kind, "physical_cpus": number(said.get("nr_cpus"), 10) or len(listed) or None,
+                    "threads_per_core": number(said.get("threads_per_core"), 10),
                     "command_line": said["xen_commandline"].strip() if "xen_commandline" in said else None, "ucode": None, "tool": None, "tool_features": None,
                     "livepatches": re.findall(r"^\s*(\S+)\s*\|\s*APPLIED", patches.out, re.M) if patches and patches.rc == 0 else None}
     listing = host.run(["xl", "list"]) if guests else None

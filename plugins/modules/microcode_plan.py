@@ -17,6 +17,7 @@ description:
   - Orders the hosts to be worked on in waves - first one host of each kind of hardware and software, then waves that grow.
   - Prints the plan, and writes it as JSON and as one HTML page. Contacts no host and changes none.
   - A digest stands for all that was decided. It can be approved, and a plan that is made anew from the same facts has the same one.
+  - Given an approved plan (O(approved)), it decides nothing anew, and says which hosts are done, pending or changed since.
 requirements:
   - jmespath, a Python package, where Ansible runs
 options:
@@ -26,6 +27,17 @@ options:
         RV(fleet.microcode.microcode_facts#module:ansible_facts.microcode).
       - Without it, those of the hosts of the play, from this run or from the fact cache. A host that dropped out of the play has none.
     type: dict
+  approved:
+    description:
+      - The plan that was approved - the path of its JSON, what is in it, or what the statistic C(microcode_plan) has as C(packed). O(digest) is needed with it.
+      - Decisions, waves and digest are then those of that plan, and RV(states) says what has become of its hosts, of those of this play.
+      - The options that decide are those that it was made with, whatever stands here.
+    type: raw
+  digest:
+    description:
+      - The digest that was approved. Another one is an error, and nothing is written.
+      - Without O(approved) the plan is made anew, which has this digest only while nothing has changed - no host finished, lost, added or otherwise changed.
+    type: str
   rules:
     description:
       - Rules of your own, a list of them or the path of a YAML file that has them below C(rules), in the shape of those in the collection's
@@ -134,6 +146,11 @@ EXAMPLES = r"""
     page: /var/lib/fleet/plan.html
   register: plan
 
+- name: Look what has become of the plan that was approved
+  fleet.microcode.microcode_plan:
+    approved: "{{ microcode_plan.packed }}"
+    digest: "{{ approved_digest }}"
+
 - name: Plan with a rule of our own
   fleet.microcode.microcode_plan:
     rules:
@@ -148,8 +165,8 @@ EXAMPLES = r"""
 RETURN = r"""
 digest:
   description:
-    - SHA-256 of all that was decided, on which grounds, and in which waves. It does not change with the time, nor as hosts are finished.
-    - Once hosts are finished, a new plan is another plan, with another digest.
+    - SHA-256 of all that was decided, on which grounds, and in which waves. It does not change with the time.
+    - Once hosts are finished, a new plan is another plan, with another digest; one that was approved (O(approved)) keeps its own.
   returned: success
   type: str
 waves:
@@ -176,7 +193,15 @@ summary:
     - C(hosts) counts all hosts, C(actions) those of each action, C(reboots) those that are rebooted, C(guests) those whose guests are touched, by how,
       C(waves) the waves, and C(without_domain), by variable, the hosts in waves that no limit holds for.
     - C(left) has those that something stands against, by C(action) and C(rule) with their C(count) and the first of the C(hosts).
-    - It is also, with RV(digest), set as the statistic C(microcode_plan), which AWX keeps as an artifact of the job.
+    - It is also, with RV(digest) and C(packed), the whole plan as a text for O(approved), set as the statistic C(microcode_plan), which AWX keeps as an
+      artifact of the job. C(packed) is V(null) where it would be more than 256 KiB.
+  returned: success
+  type: dict
+states:
+  description:
+    - Of the hosts of an approved plan those that are C(done), C(pending), C(stale), which have changed since or were not reached, and the hosts that are C(new)
+      to it. Each has C(count) and C(hosts), which is V(null) where the names would be more than 256 KiB.
+    - V(null) without O(approved).
   returned: success
   type: dict
 path:

@@ -160,12 +160,16 @@ class _Case:
         """What the rules are asked about a host that runs this revision already."""
         return scope_of(self.host.facts, {"path": "early", "from": hex8(to), "start": hex8(to), "to": hex8(to)}, self.options)
 
-    def age(self, found):
-        """Days since a file's date, or since the release that its package names, which is the later of the two; None where neither is known."""
+    def released(self, found):
+        """The day of a file, or of the release that its package names, which is the later of the two; None where neither is known."""
         named = re.search(r"(?<!\d)(20\d\d)(\d\d)(\d\d)(?!\d)", found.get("package") or "")
         days = [day(text) for text in (found.get("date"), named and "-".join(named.groups())) if text]
-        today = day(self.options["today"])
-        return (today - max(filter(None, days))).days if today and any(days) else None
+        return max(filter(None, days), default=None)
+
+    def age(self, found):
+        """Days since then; None where that is not known."""
+        released, today = self.released(found), day(self.options["today"])
+        return (today - released).days if released and today else None
 
     @functools.cached_property
     def standing(self):
@@ -345,8 +349,8 @@ def _wanted(case):
     for each in newer:
         age, least = case.age(each), case.options["hold_days"]
         if least and (age is None or age < least):
-            reasons.append(_engine("held-back", "note", "%s is held back: it is %s, and releases wait for %s. hold_days says so." % (
-                hex8(each["to"]), "of unknown age" if age is None else "%s old" % quantity(age, "day"), quantity(least, "day")), "facts.files", "held"))
+            reasons.append(_engine("held-back", "note", "%s is held back: its release is of %s, and releases wait for %s. hold_days says so." % (
+                hex8(each["to"]), case.released(each) or "a day that is not known", quantity(least, "day")), "facts.files", "held"))
         else:
             ready.append(each)
     reasons += [_engine("caveat", "note", "microcode_ctl keeps %s apart (caveat %s), and no initrd here has it: what runs is what this distribution means to "

@@ -1,13 +1,12 @@
 # Copyright: the fleet.microcode authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The page of a plan: which path how many hosts take, the waves, who is left and why, all hosts with every reason. What it is made of is in page.py."""
-import re
 from collections import Counter
 
 from ansible_collections.fleet.microcode.plugins.plugin_utils.page import (
     Fleet, Html, alike, bar_row, bar_table, bars, by_text, code, distribution, drawn, element, figure, frame, hosts_in_words, hosts_list, hosts_part, joined,
     kind_card, kinds_card, listing, models, natural, section, titled, totalled, whole, words)
-from ansible_collections.fleet.microcode.plugins.plugin_utils.plan import ACTED, ACTIONS, EFFECTS
+from ansible_collections.fleet.microcode.plugins.plugin_utils.plan import ACTED, ACTIONS, EFFECTS, reason, sourced
 from ansible_collections.fleet.microcode.plugins.plugin_utils.report import clean, items, part, quantity, short_name
 
 LEFT = ("firmware_first", "blocked", "unknown")
@@ -35,17 +34,6 @@ ARROW = Html(" &#8594; ")
 
 # --- what the plan says, in words ---
 
-def reason(each):
-    """What a rule said of a host, in two lines."""
-    rule, effect, text, source = (clean(part(each, key), 2000) for key in ("rule", "effect", "text", "source"))
-    return "%s: %s\nRule %s%s" % (EFFECTS.get(effect, effect), text, rule, sourced(source))
-
-
-def sourced(source):
-    """Where a rule has what it says from."""
-    return "; source: %s" % re.sub(r"^facts\.", "its facts, ", source) if source else ""
-
-
 def file_in_words(said):
     """Which file holds the revision."""
     return words(said["file"], said["package"] and "of " + said["package"], said["sha256"] and "SHA-256 " + said["sha256"])
@@ -58,8 +46,8 @@ def told(name, decision, facts, domains, waves):
     known = isinstance(facts, dict)
     row.update(name=clean(name, 253) or "?", kind=said["action"], running=said["from"] or ("unknown" if known else ""), to=said["to"] or "",
                cpu=(short_name(part(facts, "cpu")) or "unknown") if known else "", signature=said["signature"] or ("unknown" if known else ""),
-               distribution=distribution(facts) if known else "", because=tuple(map(reason, because)), first=because[0] if because else {},
-               rule=(clean(part(because[0], "rule"), 100) if because else None) or "", file=file_in_words(said) or "",
+               distribution=distribution(facts) if known else "", because=tuple("\n".join(reason(each)) for each in because),
+               first=because[0] if because else {}, rule=(clean(part(because[0], "rule"), 100) if because else None) or "", file=file_in_words(said) or "",
                domains=tuple("%s %s" % (clean(str(key), 60), clean(value, 100) or "?") for key, value in domains.items()))
     for key in ("brings", "takes", "closes"):
         row[key] = tuple(filter(None, (clean(each, 300) for each in items(part(decision, key)))))
@@ -104,6 +92,19 @@ def asked_part(plan):
     ] + [("No limit", "for %s in waves without the variable %s" % (hosts_in_words(found), clean(name, 60)))
          for name, found in plan["summary"]["without_domain"].items() if found]
     return section("asked", "What was asked for", None, element("dl", *[joined(element("dt", label), element("dd", text)) for label, text in lines]))
+
+
+def rules_part(plan):
+    """The rules of the user's own that the plan was made with; nothing where there are none."""
+    spoke = Counter(rule for each in plan["hosts"].values() for rule in {clean(part(said, "rule"), 100) for said in items(part(each, "because"))})
+    lines = []
+    for rule in plan["rules"]:
+        name, effect, text, match, source = (clean(part(rule, key), 2000) or "?" for key in ("id", "effect", "text", "match", "source"))
+        told = words("spoke of " + hosts_in_words(spoke[clean(name, 100)]), "retracted" if part(rule, "retracted") else None)
+        lines.append(joined(element("dt", name), element("dd", reason({"effect": effect, "text": text})[0], element("br"), element("code", match),
+                                                         element("p", told, sourced(source), class_="quiet"))))
+    about = "They stand before the collection's, which the reasons name with their sources."
+    return section("rules", "Rules of your own", about, element("dl", *lines)) if lines else None
 
 
 def by_transition(fleet):
@@ -216,7 +217,7 @@ def render(plan, facts, domains):
                   DETAILS, REVISIONS)
     listed = [listing(fleet, kind, LISTED) for kind in ACTIONS]
     return frame(fleet, "Microcode plan for " + hosts_in_words(len(fleet.rows)), plan["planned"], [
-        ("whole", "What is done", first_part(fleet, plan)), ("asked", "What was asked for", asked_part(plan)),
+        ("whole", "What is done", first_part(fleet, plan)), ("asked", "What was asked for", asked_part(plan)), ("rules", "Your rules", rules_part(plan)),
         ("waves", "Waves", waves_part(fleet, plan, domains)),
         [("transitions", "CPUs", by_transition(fleet)), ("distributions", "Distributions", by_distribution(fleet)), ("changes", "Changes", changes(fleet))],
         ("left", "Who is left", left_part(fleet)), ("hosts", "Hosts", hosts_part(fleet, "Action", by_wave(plan), *listed))],

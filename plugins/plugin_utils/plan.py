@@ -1,14 +1,20 @@
 # Copyright: the fleet.microcode authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The plan of a fleet: the decision for every host, the waves, the digest; whether a host is done; what people read of it.
+"""The plan of a fleet: the decision for every host, the waves, the digest; what has become of an approved one; what people read of it.
 
 A plan is a dictionary, see docs/plan.md. Facts come from hosts and are not trusted, nor is a plan that was read from a file.
 """
+import base64
 import hashlib
 import json
 import re
 import textwrap
 from collections import Counter
+
+try:
+    import lzma
+except ImportError:  # Pythons that were built without it pack no plan
+    lzma = None
 
 from ansible_collections.fleet.microcode.plugins.plugin_utils import waves
 from ansible_collections.fleet.microcode.plugins.plugin_utils.decide import decide
@@ -24,8 +30,17 @@ ACTIONS = {  # in the order in which people are shown them
     "none": "nothing to do",
 }
 ACTED = ("early", "late")  # a host of another action stands in no wave
+STATES = {  # of a host by an approved plan
+    "done": "done",
+    "pending": "pending",
+    "stale": "changed since, and left",
+    "new": "not in the plan, and left",
+}
 MOMENTARY = ("gathered", "boot_id")  # facts that change while nothing has changed
+PREPARED = ("boot", "early", "files", "pending")  # facts that an early load changes before the host boots
 UNDIGESTED = ("digest", "planned")
+PACKED, UNPACKED = "xz:", 64 << 20  # how a packed plan begins, and how large its JSON may be
+UNREADABLE = (ValueError, RecursionError) + ((lzma.LZMAError,) if lzma else ())
 ROWS = 12  # of one kind in what is printed; more are counted, and stand in the JSON
 KIND = (("cpu", "signature"), ("cpu", "pf_mask"), ("firmware", "vendor"), ("firmware", "product"), ("firmware", "bios_version"),
         ("hypervisor", "role"), ("hypervisor", "type"), ("hypervisor", "version"), ("distro", "id"), ("distro", "version"))
@@ -53,12 +68,12 @@ def make(facts, policy, options, planned, domains=None, limits=None, sizes=waves
     for name, found in facts.items():
         picked = _pick(found, tree)
         momentary = [picked.pop(key, None) for key in MOMENTARY] if isinstance(picked, dict) else []
-        read = _canonical(picked)
-        key = _sha256(read + _canonical(momentary))
+        fingerprint = _fingerprint(picked)
+        key = fingerprint + _canonical(momentary)
         if key not in decided:  # hosts of which all that is read is alike share a decision
             decision = decide(policy, plain(found), options)
             decided[key] = dict(decision, signature=hex8(number(part(found, "cpu", "signature"))),
-                                fingerprint=_sha256(read)[:32] if decision["action"] in ACTED else None), _transition(decision)
+                                fingerprint=fingerprint if decision["action"] in ACTED else None), _transition(decision)
         decision, transition = decided[key]
         hosts[str(name)] = dict(decision, wave=None)
         if decision["action"] in ACTED:
@@ -69,7 +84,8 @@ def make(facts, policy, options, planned, domains=None, limits=None, sizes=waves
         for name in wave:
             hosts[name]["wave"] = count
     del options["today"]
-    plan = {"schema": SCHEMA, "planned": planned, "options": dict(options, domains=limits, wave_sizes=list(sizes)), "reads": reads,
+    plan = {"schema": SCHEMA, "planned": planned, "options": dict(options, domains=limits, wave_sizes=list(sizes)), "rules": plain(policy.own),
+            "reads": reads,
             "waves": [{"wave": count, "canaries": count <= canaries, "hosts": wave} for count, wave in enumerate(arranged, 1)], "hosts": hosts}
     plan["summary"] = summary(plan, {variable: sum(1 for name in kinds if variable not in domains.get(name, {})) for variable in limits})
     return dict(plan, digest=digest(plan))
@@ -126,6 +142,13 @@ def _canonical(value):
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
+def _fingerprint(picked):
+    """What decides of a host's facts, in 64 digits: 32 of what stays as it is until the host loads, and 32 of PREPARED."""
+    prepared = {key: picked[key] for key in PREPARED if key in picked} if isinstance(picked, dict) else {}
+    stays = {key: each for key, each in picked.items() if key not in prepared} if isinstance(picked, dict) else picked
+    return _sha256(_canonical(stays))[:32] + _sha256(_canonical(prepared))[:32]
+
+
 def _sha256(text):
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -155,14 +178,68 @@ def summary(plan, nowhere):
 
 # --- using it ---
 
-def check(plan):
-    """The plan, read from JSON, as it was made; PlanError where it is none, or was changed since."""
+def check(plan, approved=None):
+    """The plan, read from JSON, as it was made; PlanError where it is none, was changed since, or has another digest than the approved one."""
     if not isinstance(plan, dict) or plan.get("schema") != SCHEMA or not isinstance(plan.get("hosts"), dict):
         raise PlanError("this is no plan of schema %d; use one version of the collection everywhere, and the JSON that microcode_plan wrote" % SCHEMA)
     if plan.get("digest") != digest(plain(plan)):
         raise PlanError("the plan was changed after it was made: its content no longer has the digest %s that it carries; plan again"
                         % (clean(plan.get("digest"), 64) or "(none)"))
+    if approved and approved != plan["digest"]:
+        raise PlanError("the plan of %s has the digest %s, and approved was %s: give the plan that was approved, or have this one approved" % (
+            clean(plan["planned"], 30), plan["digest"], clean(approved, 64)))
     return plan
+
+
+def reached(plan, approved):
+    """The plan, made anew, where it has the digest that was approved; else PlanError, which says what has changed as far as it shows."""
+    if plan["digest"] == approved:
+        return plan
+    lost = [name for name, each in plan["hosts"].items() if first_reason(each)["rule"] == "engine.no-facts"]
+    there = [name for name, each in plan["hosts"].items() if first_reason(each)["rule"] in ("engine.current", "engine.target-runs", "engine.not-needed")]
+    seen = ["%s: %s (%s)" % (what, quantity(len(names), "host"), _names(names, len(names), 100))
+            for what, names in (("without facts", lost), ("with all that is wanted", there)) if names]
+    raise PlanError("the plan that is made now has the digest %s, and approved was %s. A plan made anew has the approved one's only while the options, the "
+                    "rules and the hosts' facts are as they were: once a host is finished, lost, added or otherwise changed, what it ran then is known "
+                    "nowhere. Now%s. Give the approved plan itself (approved), by which hosts that are done are skipped and those that changed are left; or "
+                    "have the plan of now approved" % (plan["digest"], clean(approved, 64), " " + ", ".join(seen) if seen else " nothing of that shows"))
+
+
+def read(given):
+    """The plan that a text from pack() or the file of this path holds, or this mapping; PlanError where none can be read from it."""
+    if not isinstance(given, str):
+        return given
+    try:
+        if given.startswith(PACKED):
+            if lzma is None:
+                raise ValueError("this Python was built without lzma, with which it is packed")
+            unpacker = lzma.LZMADecompressor(memlimit=UNPACKED)
+            text = unpacker.decompress(base64.b64decode(given[len(PACKED):], validate=True), UNPACKED)
+            if not unpacker.eof:
+                raise ValueError("it is cut off, or too large")
+        else:
+            with open(given, encoding="utf-8") as stream:
+                text = stream.read()
+        return json.loads(text)
+    except OSError as exc:
+        raise PlanError("the approved plan %s cannot be read: %s; name the JSON that microcode_plan wrote" % (clean(given), exc.strerror)) from None
+    except UNREADABLE as exc:
+        raise PlanError("the approved plan cannot be read: %s; give the JSON that microcode_plan wrote, or its path" % clean(str(exc), 100)) from None
+
+
+def pack(plan):
+    """The plan as a text that is short enough to travel from job to job; None where this Python cannot pack."""
+    return PACKED + base64.b64encode(lzma.compress(document(plan).encode(), preset=1)).decode() if lzma else None
+
+
+def progress(plan, facts):
+    """{each of STATES: {host: why}} of these hosts, {name: its facts or None}, by an approved plan; those with which it does nothing are in none of them."""
+    found = {kind: {} for kind in STATES}
+    for name, each in facts.items():
+        kind, why = state(plan, str(name), each)
+        if kind or str(name) not in plan["hosts"]:
+            found[kind or "new"][str(name)] = why
+    return found
 
 
 def state(plan, name, facts):
@@ -170,13 +247,19 @@ def state(plan, name, facts):
     decision = part(plan, "hosts", name)
     if part(decision, "action") not in ACTED:
         return None, "the plan does nothing with it" if decision else "the plan does not name it"
+    if not isinstance(facts, dict):
+        return "stale", "it has no facts: it was not reached, or they were not read"
     revisions, unread, target = part(facts, "cpu", "revisions"), _unread(facts), number(part(decision, "to"))
     runs = sorted({number(each) or 0 for each in revisions}) if isinstance(revisions, dict) else []
     if runs == [target] and unread == 0:
         return "done", "every CPU runs %s" % hex8(target)
     reads = [path for path in items(part(plan, "reads")) if isinstance(path, str) and path not in MOMENTARY]
-    if _sha256(_canonical(_pick(facts, _tree(reads))))[:32] == part(decision, "fingerprint"):
+    was, is_now = clean(part(decision, "fingerprint"), 64) or "", _fingerprint(_pick(facts, _tree(reads)))
+    if is_now == was:
         return "pending", "what was read of it is as it was when the plan was made"
+    staged = {part(each, "sha256") for each in items(part(facts, "files")) if isinstance(part(each, "sha256"), str)}
+    if is_now[:32] == was[:32] and number(part(facts, "pending")) == target and part(decision, "sha256") in staged:
+        return "pending", "its next boot loads %s" % hex8(target)
     if runs == [target]:
         return "stale", "CPUs run %s, but of %s the revision is not known" % (hex8(target), quantity(unread, "CPU") if unread else "others")
     return "stale", "what the plan rests on has changed: it runs %s now, and ran %s; plan again" % (
@@ -184,11 +267,18 @@ def state(plan, name, facts):
 
 
 def _unread(facts):
-    """CPUs that may run anything; None where that is not known. A CPU of Linux that is offline is given the update before it runs again."""
+    """CPUs that may run anything; None where that is not known. A CPU of Linux that is offline is given the update before it runs again.
+
+    Threads of a core share its microcode, and Xen's log tells of the first one alone: where one CPU of each core is told, all are.
+    """
     unread, offline = part(facts, "cpu", "unread"), items(part(facts, "cpu", "offline"))
     if not isinstance(unread, int):
         return None
-    return unread if part(facts, "hypervisor", "type") == "xen" else max(0, unread - len(offline))
+    if part(facts, "hypervisor", "type") != "xen":
+        return max(0, unread - len(offline))
+    revisions, threads = part(facts, "cpu", "revisions"), part(facts, "hypervisor", "xen", "threads_per_core")
+    told = sum(len(items(cpus)) for cpus in revisions.values()) if isinstance(revisions, dict) else 0
+    return 0 if isinstance(threads, int) and told and told * threads == told + unread else unread
 
 
 def document(plan):
@@ -221,6 +311,21 @@ def table(plan, width=79):
         lines += _wrapped(action, "    ", "%s [%s]" % (first["text"], first["rule"]), width, 4)
     if counts["left"][ROWS:]:
         lines += [(None, ""), (None, "and %s for other reasons: see the JSON" % quantity(sum(left["count"] for left in counts["left"][ROWS:]), "host"))]
+    return lines
+
+
+def progress_table(found, width=79):
+    """[(None, line), …] for the terminal, of what progress() found: how many are how far, and who is left and why."""
+    lines = [(None, ""), (None, "Of the approved plan's hosts, those in this play: " + (", ".join(
+        "%d %s" % (len(found[kind]), STATES[kind]) for kind in STATES if found[kind]) or "none"))]
+    for kind in ("stale", "new"):
+        reasons = {}
+        for name, why in found[kind].items():
+            reasons.setdefault(why, []).append(name)
+        for why, names in sorted(reasons.items(), key=lambda item: -len(item[1]))[:ROWS]:
+            lines += [(None, "  " + _names(names, len(names), width - 2))] + _wrapped(None, "    ", why, width)
+        if len(reasons) > ROWS:
+            lines.append((None, "  ... and more for %s" % quantity(len(reasons) - ROWS, "other reason")))
     return lines
 
 
@@ -301,7 +406,17 @@ def explain(plan, name):
     reasons = items(part(decision, "because"))
     lines.append("Why:" if reasons else "No rule spoke.")
     for count, each in enumerate(reasons, 1):
-        rule, effect, told, source = (clean(part(each, key), 2000) for key in ("rule", "effect", "text", "source"))
-        lines.append("%d. %s: %s" % (count, EFFECTS.get(effect, effect), told))
-        lines.append("   Rule %s%s" % (rule, "; source: %s" % re.sub(r"^facts\.", "its facts, ", source) if source else ""))
+        said_of_it, whence = reason(each)
+        lines += ["%d. %s" % (count, said_of_it), "   " + whence]
     return lines
+
+
+def reason(each):
+    """(what a rule said of a host, which rule and where it has that from), in plain words."""
+    rule, effect, text, source = (clean(part(each, key), 2000) for key in ("rule", "effect", "text", "source"))
+    return "%s: %s" % (EFFECTS.get(effect, effect), text), "Rule %s%s" % (rule, sourced(source))
+
+
+def sourced(source):
+    """Where a rule has what it says from."""
+    return "; source: %s" % re.sub(r"^facts\.", "its facts, ", source) if source else ""

@@ -37,11 +37,13 @@ READS = (  # facts that decide.py itself reads
     "early.kernels[].running", "early.kernels[].carries", "early.kernels[].revision", "late.interface", "late.available", "late.why_not",
     "late.min_revision_forced", "distro.id", "files", "pending", "vulnerabilities")
 INSIDE = {  # which of the names that the documentation gives a section stand deeper in it
-    "hypervisor": {"guests": {"count", "states"}, "xen": {"dom0", "physical_cpus", "command_line", "ucode", "tool", "tool_features", "livepatches"}},
+    "hypervisor": {"guests": {"count", "states"},
+                   "xen": {"dom0", "physical_cpus", "threads_per_core", "command_line", "ucode", "tool", "tool_features", "livepatches"}},
     "early": {"kernels": {"version", "running", "default", "revision", "initrd", "image", "carries"}},
 }
 MANY = ("facts.early.kernels", "facts.cpu.signatures", "facts.cpu.offline", "facts.hypervisor.xen.tool_features", "facts.hypervisor.xen.livepatches",
         "options.accept")  # lists in a section
+MOMENTARY = ("facts.gathered", "facts.boot_id", "candidate.age_days", "options.today")  # of another value tomorrow, though nothing has changed
 OPEN = ("facts.cpu.revisions", "facts.vulnerabilities", "facts.hypervisor.guests.states", "options.target")  # mappings whose keys are not ours
 ANY = object()
 TYPED = {  # what is no text like any other: the function that reads it
@@ -519,6 +521,8 @@ class _Rule:
                 value = _Match().read(jmespath.compile(piece).parsed)
                 if value.kind not in ("value", "number") or not value.paths:
                     raise ValueError("it is no path to one value")
+                if value.paths[0] in MOMENTARY:
+                    raise ValueError("it changes with the time, and a plan's digest would with it; {candidate.date} stays")
             except (jmespath.exceptions.JMESPathError, RecursionError, ValueError) as exc:
                 raise self._error("its text has {%s}: %s" % (clean(piece) or "", clean(str(exc)))) from None
             found.append((piece, value.work))
@@ -549,9 +553,9 @@ def _shown(value):
 # --- all of them ---
 
 class Policy:
-    """Rules in their order, mappings as the files have them; places says for each where it comes from."""
+    """Rules in their order, mappings as the files have them; places says for each where it comes from; own: how many of them, in front, are the user's."""
 
-    def __init__(self, rules, places=None):
+    def __init__(self, rules, places=None, own=0):
         if jmespath is None:
             raise RuleError("rules need the Python package jmespath where Ansible runs, which is not there: install it into Ansible's own environment, or "
                             "build the execution environment anew with what the collection asks for")
@@ -562,6 +566,7 @@ class Policy:
                 raise RuleError("rule %s is there twice, in %s and in %s: a name stands for one rule" % (rule.id, seen[rule.id], rule.place))
             seen[rule.id] = rule.place
         self.rules = [rule.given for rule in read]
+        self.own = self.rules[:own]
         self._active = [rule for rule in read if not rule.retracted]
         self._general = [rule for rule in self._active if rule.signatures is None]
         self._by_signature = {signature: [rule for rule in self._active if rule.signatures is None or signature in rule.signatures]
@@ -599,9 +604,10 @@ def load(extra=()):
     if not shipped:
         raise RuleError("%s holds no rules: this copy of the collection is incomplete" % RULES)
     found = _of_file(extra) if isinstance(extra, str) else _of_list(plain(extra), OWN)
+    own = len(found)
     for path in shipped:
         found += _of_file(path)
-    return Policy(*zip(*found))
+    return Policy(*zip(*found), own)
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):

@@ -17,6 +17,8 @@ play() {  # EXPECTED_STATUS ARGUMENTS...: run into $folder/output
 # a lost host is in the plan and still fails
 play 2 plan.yml
 grep -q "^Microcode plan for 6 hosts, " "$folder/output"
+grep -q "all of it was checked" "$folder/output"  # the lost host alone fails
+grep -q "this play: 1 done, 2 pending" "$folder/output"
 grep -q "early, at the next boot: 3; blocked: 1; unknown: 1; nothing to do: 1" "$folder/output"
 grep -q "BIOS 1.0 is too old here. \[ours\]" "$folder/output"
 grep -Eq "^r3-lost .* failed=1" "$folder/output"

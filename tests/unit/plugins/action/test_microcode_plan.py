@@ -13,6 +13,7 @@ from ansible.errors import AnsibleError, AnsibleFilterError
 
 from ansible_collections.fleet.microcode.plugins.action import microcode_plan as action
 from ansible_collections.fleet.microcode.plugins.filter.explain import explain
+from ansible_collections.fleet.microcode.plugins.plugin_utils import plan
 
 RULE = {"id": "ours", "match": "facts.firmware.bios_version == '1.0'", "effect": "block", "text": "BIOS 1.0 is too old here.", "source": "handbook",
         "added": "2026-11-01"}
@@ -41,9 +42,10 @@ def host(*args, **variables):
 
 
 class HostVars(dict):
-    """As Ansible's: the brackets evaluate templates, and must not be used for what hosts say."""
+    """As Ansible's: the brackets evaluate templates, and must not be used for what hosts say; of a host that no inventory has, core 2.19 raises."""
 
-    raw_get = dict.get
+    def raw_get(self, name):
+        return dict.__getitem__(self, name)
 
     def __getitem__(self, name):
         return Evaluated()
@@ -82,7 +84,8 @@ def test_every_host_of_the_play_is_in_and_what_a_cache_has_of_a_lost_one_is_not_
     made = json.loads(path.read_text())
     assert result["digest"] == made["digest"] and result["digest"] in printed and str(path) in printed
     assert result["waves"] == [{"wave": 1, "canaries": True, "count": 1, "hosts": ["a"]}]
-    assert result["ansible_stats"]["data"]["microcode_plan"] == {"digest": made["digest"], "summary": result["summary"]}
+    kept = result["ansible_stats"]["data"]["microcode_plan"]
+    assert (kept["digest"], kept["summary"], plan.read(kept["packed"])) == (made["digest"], result["summary"], made)
 
 
 def test_a_recorded_fleet_is_planned_without_its_hosts(tmp_path):
@@ -124,6 +127,37 @@ def test_domains_come_from_variables_and_only_templates_of_the_inventory_are_eva
         assert len(set(wave["hosts"]) & {"a", "b"}) < 2 and len(set(wave["hosts"]) & {"d", "e"}) < 2
 
 
+@pytest.mark.parametrize("how", ["path", "packed", "mapping"])
+def test_an_approved_plan_is_gone_on_with(tmp_path, how):
+    path = tmp_path / "plan.json"
+    hosts = {"a": host(rack="r1"), "b": host(rack="r2"), "c": host(), "d": host("0x02007006")}
+    first, _printed = run(hosts, path=str(path), domains={"rack": 1}, rules=[RULE])
+    given = {"path": str(path), "packed": first["ansible_stats"]["data"]["microcode_plan"]["packed"], "mapping": json.loads(path.read_text())}[how]
+    now = dict(hosts, a=host("0x02007006"), e=host())
+    result, printed = run(now, lost=["b"], approved=given, digest=first["digest"], late="allowed", path=str(tmp_path / "again.json"))
+    assert all(result[key] == first[key] for key in ("digest", "waves", "summary")) and (tmp_path / "again.json").read_text() == path.read_text()
+    assert result["states"] == {"done": {"count": 1, "hosts": ["a"]}, "pending": {"count": 1, "hosts": ["c"]}, "stale": {"count": 1, "hosts": ["b"]},
+                                "new": {"count": 1, "hosts": ["e"]}}
+    assert "1 done, 1 pending, 1 changed since, and left, 1 not in the plan, and left" in printed and "it was not reached" in printed
+    anew, _printed = run(now, lost=["b"], digest=first["digest"], domains={"rack": 1}, rules=[RULE], path=str(tmp_path / "anew.json"))
+    assert anew["failed"] and "without facts: 1 host (b), with all that is wanted: 2 hosts (a, d)" in anew["msg"] and not (tmp_path / "anew.json").exists()
+
+
+def test_a_plan_made_anew_from_the_same_facts_has_the_digest_that_was_approved():
+    first, _printed = run({"a": host(), "b": host()})
+    again, _printed = run({"b": host(), "a": host()}, digest=first["digest"])
+    assert again["digest"] == first["digest"] and again["states"] is None
+
+
+def test_an_approved_plan_with_another_digest_is_refused(tmp_path):
+    path = tmp_path / "plan.json"
+    run({"a": host()}, path=str(path))
+    result, _printed = run({"a": host()}, approved=str(path), digest="0" * 64)
+    assert result["failed"] and "approved was " + "0" * 64 in result["msg"]
+    with pytest.raises(AnsibleError, match="digest"):
+        run({"a": host()}, approved=str(path))
+
+
 def test_explained_hosts_are_printed():
     _result, printed = run({"a": host()}, explain=["a"])
     assert "\na: early, at the next boot\nIt runs 0x02006b06, on signature 0x00050654." in printed
@@ -152,7 +186,8 @@ def test_the_result_stays_small_for_a_large_fleet():
     found = host()
     result, printed = run({"a-node-with-a-long-name-%05d.example.org" % index: found for index in range(9000)})
     assert [wave["count"] for wave in result["waves"]][:6] == [1, 5, 20, 80, 320, 1280] and result["waves"][0]["hosts"] is None
-    assert len(json.dumps(result)) < 10000 and len(printed) < 10000
+    packed = result["ansible_stats"]["data"]["microcode_plan"].pop("packed")
+    assert len(json.dumps(result)) < 10000 and len(printed) < 10000 and len(packed) <= action.REPLY
 
 
 def test_without_jmespath_a_sentence_says_so(monkeypatch):

@@ -291,7 +291,7 @@ def test_without_a_day_to_count_from_nothing_is_old_enough():
 def test_where_the_newest_is_held_back_the_next_older_is_taken():
     decision = decided(facts(staged(date="2026-11-20"), staged(MIDDLE)), hold_days=7)
     assert (decision["action"], decision["to"]) == ("early", MIDDLE)
-    assert text(decision, "engine.held-back").startswith("0x02007006 is held back: it is 2 days old")
+    assert text(decision, "engine.held-back").startswith("0x02007006 is held back: its release is of 2026-11-20, and releases wait for 7 days.")
 
 
 def test_what_is_needed_and_held_back_is_blocked_and_both_are_said():

@@ -30,12 +30,12 @@ def decision(action, wave=None, *reasons, **more):
                  "wave": wave}, **more)
 
 
-def made(hosts, limits=None, canaries=1, **options):
+def made(hosts, limits=None, canaries=1, rules=(), **options):
     """A plan of these decisions."""
     numbers = sorted({each["wave"] for each in hosts.values() if each["wave"]})
     asked = dict({"late": "never", "guests": "none", "hold_days": 0, "accept": [], "target": "newest_staged", "domains": limits or {}, "wave_sizes": [5, 1280]},
                  **options)
-    found = {"schema": 1, "planned": fleets.WHEN, "options": asked, "reads": [], "hosts": hosts,
+    found = {"schema": 1, "planned": fleets.WHEN, "options": asked, "rules": rules, "reads": [], "hosts": hosts,
              "waves": [{"wave": number, "canaries": number <= canaries, "hosts": [name for name, each in hosts.items() if each["wave"] == number]}
                        for number in numbers]}
     found["summary"] = plan.summary(found, dict.fromkeys(limits or {}, 2))
@@ -99,6 +99,17 @@ def test_what_was_asked_for():
     assert told == {"Late loading": "allowed, where distribution, file, platform and every rule allow it", "Guests": "paused during a late load",
                     "Target": TO + " for 0x00050654", "Held back": "what is younger than 14 days", "Accepted": "r7", "Wave sizes": "5, 1,280 and so on",
                     "At once": "at most 4 of one rack, at most 1 of one pool", "No limit": "for 2 hosts in waves without the variable pool"}
+
+
+def test_rules_of_ones_own_are_shown_with_what_they_match():
+    mine = {"id": "ours", "match": "facts.firmware.vendor == 'Dell Inc.'", "effect": "early_only", "text": "Not <b>late</b> here.", "source": "handbook",
+            "added": "2026-11-01"}
+    _text, parsed = rendered(made({"a": decision("early", 1, because("x", "ours")), "b": decision("early", 1, because("x", "ours"), because("y", "ours"))},
+                                  rules=[mine, dict(mine, id="gone", retracted="2026-11-02")]))
+    told = parsed.texts("section", id="rules")[0]
+    assert "oursAgainst late loading: Not <b>late</b> here." in told and mine["match"] in told and "spoke of 2 hosts; source: handbook" in told
+    assert "spoke of 0 hosts, retracted; source: handbook" in told
+    assert not rendered(made({"a": decision("early", 1)}))[1].texts("section", id="rules")
 
 
 def test_waves_are_told_and_drawn_one_behind_the_other():

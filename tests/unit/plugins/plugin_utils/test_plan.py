@@ -21,8 +21,9 @@ from ansible_collections.fleet.microcode.tests.fleet import trees
 REAL = plan.decide
 OLD, NEW, NOW = "0x02006b06", "0x02007006", "2026-11-22T14:00:00Z"
 OPTIONS = {"late": "never", "guests": "none", "hold_days": 0, "accept": [], "target": "newest_staged"}
-POLICY = types.SimpleNamespace(rules=[{"id": "hang", "effect": "review"}, {"id": "withdrawn", "effect": "block"}], paths={
-    "schema", "cpu.signature", "cpu.revision", "cpu.revisions", "firmware.bios_version", "files[].revision", "files[].sha256", "late.available"})
+POLICY = types.SimpleNamespace(own=[], rules=[{"id": "hang", "effect": "review"}, {"id": "withdrawn", "effect": "block"}], paths={
+    "schema", "cpu.signature", "cpu.revision", "cpu.revisions", "firmware.bios_version", "files[].revision", "files[].sha256", "late.available", "pending",
+    "early.kernels[].revision"})
 TEXTS = st.text(max_size=5)
 HOSTILE = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | TEXTS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
     st.sampled_from(["schema", "cpu", "signature", "revision", "revisions", "unread", "offline", "files", "firmware", "bios_version", "late", "available"]),
@@ -34,7 +35,8 @@ def facts(**changes):
              "cpu": {"vendor": "GenuineIntel", "signature": "0x00050654", "pf_mask": "0x00000080", "revision": OLD, "revisions": {OLD: [0, 1]}, "unread": 0,
                      "offline": []},
              "hypervisor": {"role": "none", "type": None}, "firmware": {"vendor": "Dell Inc.", "product": "R740", "bios_version": "2.1"},
-             "distro": {"id": "debian", "version": "12"}, "files": [{"path": "/x", "revision": NEW, "sha256": "ab"}], "late": {"available": False}}
+             "distro": {"id": "debian", "version": "12"}, "files": [{"path": "/x", "revision": NEW, "sha256": "ab"}], "late": {"available": False},
+             "pending": None, "early": {"kernels": [{"version": "6.1", "running": True, "revision": None}]}}
     for path, value in changes.items():
         at, keys = found, path.split("__")
         for key in keys[:-1]:
@@ -145,6 +147,15 @@ def test_no_decision_reads_what_hosts_that_share_it_may_differ_in(late, tmp_path
         assert REAL(rules, plan._pick(found, tree), options) == REAL(rules, found, options), name
 
 
+def test_no_decision_changes_with_the_day_alone(tmp_path):
+    rules = policy.load()
+    for name in trees.build_all(tmp_path):
+        found = reader.gather(host_reader.Host(str(tmp_path / name)))
+        for hold_days in (0, 99999):
+            one, two = (REAL(rules, found, dict(OPTIONS, late="allowed", today=today, hold_days=hold_days)) for today in ("2026-11-22", "2026-11-23"))
+            assert one == two, name
+
+
 def test_kinds_have_a_canary_each_and_domains_their_limit():
     hosts = dict(fleet(6), bios=facts(firmware__bios_version="3.0"), sles=facts(distro__id="sles"), xen=facts(hypervisor__type="xen"),
                  mask=facts(cpu__pf_mask="0x00000010"), older=running("0x02000064"))
@@ -242,8 +253,35 @@ def test_what_is_no_plan_is_refused(value):
 
 # --- done, pending, stale ---
 
+def xen(unread, threads, *shown):
+    """Facts of a Xen host whose log names these CPUs alone, with the new revision."""
+    return facts(cpu__revision=NEW, cpu__revisions={NEW: list(shown)}, cpu__unread=unread,
+                 hypervisor={"role": "host", "type": "xen", "xen": {"threads_per_core": threads}})
+
+
+def prepared(pending=NEW, sha256="ab", **changes):
+    """Facts of a host whose initrd was built anew, and that has not booted since."""
+    return facts(pending=pending, early__kernels=[{"version": "6.1", "running": True, "revision": pending}],
+                 files=[{"path": "/y", "revision": NEW, "sha256": sha256}], **changes)
+
+
 @pytest.mark.parametrize("found, state, why", [
     (facts(), "pending", "as it was"),
+    (prepared(), "pending", "its next boot loads 0x02007006"),
+    (prepared(OLD), "stale", "has changed"),
+    (prepared("0x02007007"), "stale", "has changed"),
+    (prepared(None), "pending", "as it was"),
+    (prepared(sha256="cd"), "stale", "has changed"),
+    (prepared(firmware__bios_version="9"), "stale", "has changed"),
+    (prepared(cpu__revision="0x02006c00"), "stale", "has changed"),
+    (xen(2, 2, 0, 2), "done", "every CPU runs 0x02007006"),
+    (xen(0, 2, 0, 1, 2, 3), "done", "every CPU"),
+    (xen(1, 2, 0, 2), "stale", "of 1 CPU the revision is not known"),  # not every core has as many threads as the first
+    (xen(3, 2, 0), "stale", "of 3 CPUs the revision is not known"),
+    (xen(2, 1, 0, 2), "stale", "of 2 CPUs"),
+    (xen(2, None, 0, 2), "stale", "of 2 CPUs"),
+    (xen(None, 2, 0, 2), "stale", "of others"),
+    (running(NEW, cpu__unread=2, hypervisor={"type": None, "xen": {"threads_per_core": 2}}), "stale", "of 2 CPUs"),
     (facts(gathered="later", boot_id="b2", warnings=["x"]), "pending", "as it was"),
     (running(NEW), "done", "every CPU runs 0x02007006"),
     (running("0x2007006"), "done", "every CPU"),
@@ -255,7 +293,8 @@ def test_what_is_no_plan_is_refused(value):
     (running("0x02007007"), "stale", "it runs 0x02007007 now, and ran 0x02006b06"),
     (facts(firmware__bios_version="9"), "stale", "has changed"),
     (facts(files=[]), "stale", "has changed"),
-    (None, "stale", "it runs what is not known now"),
+    (None, "stale", "it has no facts"),
+    (facts(cpu=None), "stale", "it runs what is not known now"),
     ({"cpu": {"revisions": {"x": []}}}, "stale", "it runs 0x00000000 now"),
 ])
 def test_states(found, state, why):
@@ -268,6 +307,69 @@ def test_a_host_that_the_plan_leaves_has_no_state():
     made = make({"host": running(NEW)})
     assert plan.state(made, "host", running(NEW)) == (None, "the plan does nothing with it")
     assert plan.state(made, "other", facts()) == (None, "the plan does not name it")
+
+
+# --- an approved plan ---
+
+def test_a_rollout_that_was_interrupted_goes_on_by_the_plan_that_was_approved():
+    hosts = fleet(9)
+    approved = json.loads(plan.document(make(hosts)))
+    now = dict(hosts, host01=running(NEW), host02=None, host03=facts(firmware__bios_version="9"), host04=prepared(), new=facts())
+    assert plan.check(plan.read(plan.pack(approved)), approved["digest"]) == approved
+    found = plan.progress(approved, now)
+    assert {kind: list(each) for kind, each in found.items()} == {
+        "done": ["host01"], "pending": ["host00", "host04", "host05", "host06", "host07", "host08"], "stale": ["host02", "host03"], "new": ["new"]}
+    lines = "\n".join(line for _none, line in plan.progress_table(found))
+    assert "1 done, 6 pending, 2 changed since, and left, 1 not in the plan, and left" in lines.replace("\n", " ").replace("  ", " ")
+    assert "  host02\n    it has no facts: it was not reached, or they were not read" in lines and "  new\n    the plan does not name it" in lines
+    limited = plan.progress(approved, {"host05": facts()})
+    assert {kind: list(each) for kind, each in limited.items() if each} == {"pending": ["host05"]}
+
+
+def test_what_the_plan_leaves_is_not_counted_as_anything():
+    made = make({"old": facts(firmware__bios_version="1.0"), "lost": None})
+    assert not any(plan.progress(made, {"old": facts(), "lost": facts()}).values())
+
+
+def test_a_plan_made_anew_says_why_it_is_not_the_one_that_was_approved():
+    hosts = fleet(5)
+    approved = make(hosts)["digest"]
+    assert plan.reached(make(hosts), approved)["digest"] == approved
+    with pytest.raises(plan.PlanError) as caught:
+        plan.reached(make(dict(hosts, host00=None, host01=None)), approved)
+    assert approved in str(caught.value) and "(approved)" in str(caught.value)
+
+
+@pytest.mark.parametrize("given, said", [
+    ("/nowhere/plan.json", "/nowhere/plan.json cannot be read: No such file"), ("xz:", "cannot be read"),
+    ("xz:????", "cannot be read"), ("xz:AAAA", "cannot be read"),
+    ("xz:/Td6WFoAAATm1rRG", "cut off"),
+])
+def test_what_is_no_approved_plan_is_refused(given, said):
+    with pytest.raises(plan.PlanError, match=said):
+        plan.read(given)
+
+
+def test_a_packed_plan_that_is_cut_off_or_endless_is_refused(monkeypatch):
+    packed = plan.pack(make(fleet(3)))
+    with pytest.raises(plan.PlanError, match="cut off, or too large"):
+        plan.read(packed[:len(plan.PACKED) + len(packed) // 8 * 4])
+    monkeypatch.setattr(plan, "UNPACKED", 100)
+    with pytest.raises(plan.PlanError, match="cut off, or too large|emory"):
+        plan.read(packed)
+    monkeypatch.setattr(plan, "lzma", None)
+    assert plan.pack(make(fleet(3))) is None
+    with pytest.raises(plan.PlanError, match="built without lzma"):
+        plan.read(packed)
+
+
+def test_the_approved_digest_is_the_one_that_counts(tmp_path):
+    made = make(fleet(3))
+    path = tmp_path / "plan.json"
+    path.write_text(plan.document(made))
+    assert plan.check(plan.read(str(path)), made["digest"])["hosts"] == made["hosts"]
+    with pytest.raises(plan.PlanError, match="approved was " + "0" * 64):
+        plan.check(plan.read(str(path)), "0" * 64)
 
 
 # --- what people read ---

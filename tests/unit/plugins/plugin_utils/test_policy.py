@@ -315,10 +315,16 @@ def test_a_retracted_rule_does_not_speak_and_asks_for_no_facts():
 
 def test_texts_name_values_and_evaluate_nothing():
     found = policy.Policy([rule(text="From {candidate.from} to {candidate.to}, of {facts.firmware.vendor}\n  in {facts.firmware.product}, "
-                                     "{candidate.age_days} days old")])
+                                     "after {options.hold_days} days")])
     text = found.judge(facts(firmware__vendor="{candidate.to}\x1b[31m\n{{ 7 * 7 }}" + "x" * 999, firmware__product=["a"]), CANDIDATE, OPTIONS)[0]["text"]
     assert text.startswith("From 0x02006b06 to 0x02007006, of {candidate.to}?[31m {{ 7 * 7 }}xxx")
-    assert text.endswith("... in unknown, 3 days old") and len(text) < 200
+    assert text.endswith("... in unknown, after 7 days") and len(text) < 200
+
+
+@pytest.mark.parametrize("path", ["candidate.age_days", "options.today", "facts.gathered", "facts.boot_id"])
+def test_no_text_says_what_changes_with_the_time(path):
+    with pytest.raises(policy.RuleError, match="rule a-rule .*its text has {%s}: it changes with the time" % path):
+        policy.Policy([rule(text="It is {%s}." % path)])
 
 
 def test_paths_are_all_that_is_read():
@@ -334,7 +340,8 @@ def test_paths_are_all_that_is_read():
 def test_the_collections_rules_can_be_read_and_ones_own_stand_in_front():
     shipped = policy.load().rules
     assert len(shipped) > 150 and all(each["source"] and each["added"] for each in shipped)
-    assert [each["id"] for each in policy.load([rule()]).rules] == ["a-rule"] + [each["id"] for each in shipped]
+    mine = policy.load([rule()])
+    assert [each["id"] for each in mine.rules] == ["a-rule"] + [each["id"] for each in shipped] and mine.own == [rule()] and policy.load().own == []
 
 
 def test_rules_from_a_file(tmp_path):
