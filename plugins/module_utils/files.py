@@ -43,14 +43,14 @@ def facts(host, processor, release, xen):
         info = host.stat(path)
         if info and (info.st_dev, info.st_ino) not in seen:  # a merged /usr and links show one file twice
             seen.add((info.st_dev, info.st_ino))
-            found.append(_file(host, path, processor, xen))
+            found.append(file(host, path, processor, xen))
     owners = distro.packages(host, [each["path"] for each in found])
     for each in found:
         each["package"] = owners.get(each["path"])
     return found
 
 
-def _file(host, path, processor, xen):
+def file(host, path, processor, xen):
     """What one file holds for the processor. revision None: nothing where problem is None too, else not known."""
     caveat = path[len(CAVEATS):].split("/")[0] if path.startswith(CAVEATS) else None
     entry = {"path": path, "revision": None, "date": None, "min_revision": None, "problem": None, "sha256": _sha256(host, path), "package": None,

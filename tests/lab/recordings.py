@@ -43,7 +43,7 @@ RULES = [(re.compile(pattern, re.M), other) for pattern, other in (  # what chan
     (r"(?<=\.c):\d+(?=:)", ":LINE"),
     (r"(^ +File \"[^\"]+\", line \d+, in .*\n) {4,}\S.*\n( +[\^~]+\n)?", r"\1"),  # Python quotes a line, and marks it, more often the newer it is
     (r"^((?:version|cpu_mhz|free_memory|total_memory|xen_extra|cc_compile_date|cc_compiler|release|nr_nodes) *: ).*", r"\1..."),  # of xl info
-    (r"\bmfn 0x[0-9a-f]+|Xen image load base address: 0x[0-9a-f]+", "ADDRESS"),
+    (r"\bmfn (0x[0-9a-f]+|0)\b|Xen image load base address: 0x[0-9a-f]+", "ADDRESS"),
     (r"/mkinitramfs[_-]\w+|/dracut\.\w{6}|\.\w{6}(?=\b.*mktemp)", "/TEMPORARY"),
     (r"\brun-[ru]?[0-9a-f]+\.(service|scope|timer)", r"run-N.\1"),
     (r"\b[Pp][Ii][Dd]:? *=?\d+|(?<=\[)\d+(?=\]:)", "PID"),
