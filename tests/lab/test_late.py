@@ -48,7 +48,7 @@ def test_on_xen_with_guests_paused(machine, image):
     assert [guest["name"] for guest in done["held"]] == ["g1"] and done["expired"] is False and done["held"][0]["seconds"] > 0
     assert [(guest["name"], guest["why"]) for guest in done["left"]] == [("g2", "it is paused")]
     assert any("updated from revision 0x2006b06 to 0x2007006" in line for line in done["log"])
-    assert done["next_boot"] == {"loads": "none", "revision": None} and any("the host falls back" in text for text in done["warnings"])
+    assert done["next_boot"] == {"loads": "none", "revision": None}
     assert states(one) == {"g1": False, "g2": True}
     one.ssh("xl", "unpause", "g2")
     assert states(one) == {"g1": False, "g2": False}  # it was paused once, and not by us

@@ -227,6 +227,9 @@ class _Lease(object):
         """Pause them all; one that is gone or has ended by itself needs none."""
         wrong = dict((uid, why) for uid, why in self.driver.pause(guests).items() if why)
         if wrong:
+            with _locked(FOLDER), contextlib.suppress(OSError):  # these are not ours to resume: somebody else may pause one now
+                self.record["guests"] = [guest for guest in self.record["guests"] if guest.uuid not in wrong]
+                _write(self.folder, self.record)
             running = dict((guest.uuid, guest.name or guest.uuid) for guest in self.driver.guests() if guest.state == "running")
             wrong = ["%s (%s)" % (running[uid], why) for uid, why in sorted(wrong.items()) if uid in running]
         if wrong:
@@ -274,7 +277,10 @@ def _keep(folder, record, problems, **more):
 
 
 def release(host, driver, wanted=None):
-    """Resume what leases of ours hold, all or those of these UUIDs: {uuid: None or why not}. Leases of an earlier boot are dropped, with a warning. GuestError."""
+    """Resume what leases of ours hold, all or those of these UUIDs: {uuid: None or why not}. GuestError.
+
+    Leases of an earlier boot are dropped, with a warning.
+    """
     done = {}
     if not _folders():
         return done

@@ -190,27 +190,29 @@ def run(host, revision, path=None, digest=None, pause="none", hold=5, timeout=60
         wanted = before.number(revision)
         if wanted is None:
             raise Refused("revision: %s is no number such as 0x02007006" % revision)
+        last = journal.last(host)
+        interrupted = bool(last and last["interrupted"] and last["action"] == "late_load")
         if before.proved(wanted):
-            left = _left_over(host, before, check)
-            return dict(_result(before, before), changed=bool(left), resumed=left, msg="every CPU runs %s already; nothing was loaded" % hex8(wanted))
+            resumed = {}
+            if interrupted and not check:
+                with journal.run(host, "late_load", to=hex8(wanted)):
+                    resumed = _resume(host, before)
+            return dict(_result(before, before), changed=bool(resumed), resumed=resumed, msg="every CPU runs %s already; nothing was loaded" % hex8(wanted))
         found = _file(before, path, digest, wanted)
         _check(before, found, wanted)
         driver, ready, left = _guests(before, pause)
         if check:
             return dict(_result(before, before, left=left), changed=True, file=found["path"], msg="would load %s from %s through %s%s" % (
                 hex8(wanted), found["path"], before.late["interface"], ", with %d guests paused for at most %s s" % (len(ready), hold) if ready else ""))
-        resumed = _left_over(host, before, False)
         with journal.run(host, "late_load", **{"from": [hex8(each) for each in before.runs], "to": hex8(wanted), "file": found["path"],
                                                "sha256": found["sha256"], "guests": [guest.uuid for guest in ready]}) as noted:
+            resumed = _resume(host, before) if interrupted else {}
             return _load(signals, noted, before, found, wanted, (driver, ready, left), (hold, timeout), resumed)
 
 
-def _left_over(host, state, check):
-    """{name or UUID: None or why not} of guests that an earlier run left paused when it was interrupted."""
-    last = None if check else journal.last(host)
-    if not (last and last["interrupted"] and last["action"] == "late_load" and lease.open_leases(host)):
-        return {}
-    return lease.release(host, guests.driver(host, state.hypervisor))
+def _resume(host, state):
+    """{UUID: None or why not} of guests that an earlier run left paused when it was interrupted."""
+    return lease.release(host, guests.driver(host, state.hypervisor)) if lease.open_leases(host) else {}
 
 
 def _load(signals, noted, before, found, wanted, paused, limits, resumed):
@@ -252,9 +254,10 @@ def _verdict(after, wanted, proved, said, held):
     answer = " (%s)" % said if said else ""
     if proved:
         text = "every CPU runs %s" % hex8(wanted)
-        if after.next_boot()["revision"] != hex8(wanted):
-            after.host.warn("the next boot %s: without %s in what the boot loads, the host falls back; load it early too" % (
-                {None: "loads what is not known", "none": "loads no microcode"}.get(after.next_boot()["loads"], "loads %s" % after.next_boot()["revision"]), hex8(wanted)))
+        boot = after.next_boot()
+        if boot["revision"] != hex8(wanted):
+            words = {None: "loads what is not known", "none": "loads no microcode"}.get(boot["loads"], "loads %s" % boot["revision"])
+            after.host.warn("the next boot %s: without %s in what the boot loads, the host falls back; load it early too" % (words, hex8(wanted)))
     elif len(after.runs) > 1:
         text = "CPUs run different revisions now%s: %s; such a host is not stable, reboot it soon, into early loading" % (answer, ", ".join(
             "%s on CPUs %s" % (each, ", ".join(map(str, cpus))) for each, cpus in sorted(after.cpu["revisions"].items())))
@@ -270,8 +273,8 @@ def _verdict(after, wanted, proved, said, held):
 
 def _result(before, after, left=()):
     """What is the same in every answer."""
-    return {"changed": False, "failed": False, "interface": before.late.get("interface"), "file": None, "held": [], "expired": False, "log": [], "said": None, "resumed": {},
-            "left": [{"uuid": guest.uuid, "name": guest.name, "why": why} for guest, why in left],
+    return {"changed": False, "failed": False, "interface": before.late.get("interface"), "file": None, "held": [], "expired": False, "log": [],
+            "said": None, "resumed": {}, "left": [{"uuid": guest.uuid, "name": guest.name, "why": why} for guest, why in left],
             "before": before.cpu["revisions"], "after": after.cpu["revisions"], "unread": after.unread,
             "flags": None if before.flags is None or after.flags is None else {
                 "gained": sorted(after.flags - before.flags), "lost": sorted(before.flags - after.flags)},

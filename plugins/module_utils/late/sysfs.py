@@ -9,7 +9,7 @@ from . import RELOAD
 
 # what write(2) says from 6.7 on; before, nothing but success for most of these (LNX-core, LNX-5, and tests/lab/recordings/reload-*.yml)
 SAYS = {
-    errno.ENOENT: "the kernel found nothing to load: no file of its name, none for this CPU or newer than what runs, or one that it holds unsafe from this revision",
+    errno.ENOENT: "the kernel found nothing to load: no file, none for this CPU, none newer than what runs, or one that it holds unsafe from this revision",
     errno.EBUSY: "a CPU is offline, and the kernel aborted", errno.EINVAL: "a CPU is offline, and the kernel aborted",
     errno.EBADFD: "the kernel holds the file to be damaged", errno.EIO: "the load was incomplete: some CPUs timed out or failed",
 }
