@@ -36,20 +36,26 @@ class Driven:
         """Write a file on the host."""
         self.ssh("sh", "-c", 'cat >"$1"', "sh", path, stdin=text)
 
-    def ansible(self, module, arguments=None, seconds=COMMAND, check=True):
-        """Run an Ansible module on the host; what it returned. AssertionError where it fails, unless check is off."""
+    def ansible(self, module, arguments=None, seconds=COMMAND, check=True, look=False):
+        """Run an Ansible module on the host, in check mode with look; what it returned.
+
+        AssertionError where it fails, unless check is off; Lost where it returned nothing at all.
+        """
         path = pathlib.Path(self.folder) / "inventory.json"
         path.write_text(json.dumps({"all": {"hosts": {self.name: self.variables()}}}))
         env = dict(os.environ, ANSIBLE_LOAD_CALLBACK_PLUGINS="true", ANSIBLE_STDOUT_CALLBACK="ansible.builtin.minimal", ANSIBLE_NOCOLOR="true",
                    ANSIBLE_PIPELINING="true", ANSIBLE_HOST_KEY_CHECKING="true", ANSIBLE_SSH_CONTROL_PATH_DIR=str(pathlib.Path(self.folder) / "cp"),
                    ANSIBLE_TIMEOUT="60", ANSIBLE_CONNECTION_PLUGINS=str(pathlib.Path(__file__).with_name("connection")))
         argv = [str(pathlib.Path(sys.executable).with_name("ansible")), self.name, "-i", str(path), "-m", module]
-        argv += ["-a", json.dumps(arguments)] if arguments else []
+        argv += (["-a", json.dumps(arguments)] if arguments else []) + ["--check"] * look
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=seconds, env=env, check=False)
         head, _arrow, body = done.stdout.partition(" => ")
         good = done.returncode == 0 and ("SUCCESS" in head or "CHANGED" in head)
         assert good or not check, "%s on %s: %s%s" % (module, self.name, done.stdout[-3000:], done.stderr[-3000:])
-        return json.loads(body)
+        try:
+            return json.loads(body)
+        except ValueError:
+            raise Lost("%s on %s returned nothing: %s%s" % (module, self.name, done.stdout[-3000:], done.stderr[-3000:])) from None
 
     def facts(self):
         """What microcode_facts says."""

@@ -19,6 +19,7 @@ A host's YAML has these keys; all but distro and cpu may be left out:
     kernels            newest first: {version, running: true, carries: [update], main: gzip, zstd or null for no compressed rest}
     late_loading       the kernels have the reload file; a kernel may say otherwise
     boot               {system: grub, bls, ostree, systemd-boot, extlinux, proxmox-boot-tool or none; uefi; images: [/boot/….img read before the initrd]}
+    init               sysv, where it is not systemd
     options, mounts    kernel options; {mount point: [type, device] or [type, device, ro]}
     packages           {name, version, files: {path: [update]}}; a path without / in front lies in the firmware folder, *.img becomes an early initrd,
                        *.xz is compressed
@@ -81,7 +82,9 @@ class Tree:
         self.root.mkdir(parents=True, exist_ok=True)
 
     def at(self, path):
-        """Where an absolute path of the machine lies; the folder above it is made."""
+        """Where an absolute path of the machine lies; the folder above it is made. ValueError where it leads out of the machine."""
+        if ".." in path.split("/"):
+            raise ValueError("%s: a path of a machine goes down only" % path)
         place = self.root / path.lstrip("/")
         place.parent.mkdir(parents=True, exist_ok=True)
         return place
@@ -262,6 +265,13 @@ def kernel_words(tree, spec, distro, running):
     tree.put("/proc/self/mountinfo", "".join("%d %d %s / %s %s,relatime shared:1 - %s %s rw\n" % row for row in table))
     tree.put("/proc/self/mounts", "".join("%s %s %s %s,relatime 0 0\n" % (row[6], row[3], row[5], row[4]) for row in table))
     tree.link("/proc/mounts", "self/mounts")
+    if systemd(spec, distro):
+        tree.folder("/run/systemd/system")  # sd_booted(3)
+
+
+def systemd(spec, distro):
+    """Whether systemd runs the machine; in containers it is left out."""
+    return "init" not in spec and distro["packaging"] != "apk" and spec.get("hypervisor", {}).get("is") != "container"
 
 
 def block_device(tree, device, number):

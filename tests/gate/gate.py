@@ -316,10 +316,13 @@ def demo(step):
     step.env.update(ANSIBLE_DISPLAY_OK_HOSTS="false", ANSIBLE_DISPLAY_SKIPPED_HOSTS="false", ANSIBLE_PIPELINING="true",
                     ANSIBLE_CONNECTION_PLUGINS=str(simulated / "connection"))
     pages = [CACHE / "demo.html", CACHE / "demo-plan.html"]
-    step.run("ansible-playbook", "-i", hosts / "inventory.yml", "-e", "assess_report=%s assess_page=%s" % (CACHE / "demo.json", pages[0]),
-             "fleet.microcode.assess")
-    step.run("ansible-playbook", "-i", hosts / "inventory.yml", "-e", "plan_late=allowed plan_path=%s plan_page=%s" % (CACHE / "demo-plan.json", pages[1]),
-             "-e", '{"plan_domains": {"rack": 2, "pool": 2}, "plan_explain": ["sles15-hana", "fedora-build", "xen-node3"]}', "fleet.microcode.plan")
+    try:
+        step.run("ansible-playbook", "-i", hosts / "inventory.yml", "-e", "assess_report=%s assess_page=%s" % (CACHE / "demo.json", pages[0]),
+                 "fleet.microcode.assess")
+        step.run("ansible-playbook", "-i", hosts / "inventory.yml", "-e", "plan_late=allowed plan_path=%s plan_page=%s" % (CACHE / "demo-plan.json", pages[1]),
+                 "-e", '{"plan_domains": {"rack": 2, "pool": 2}, "plan_explain": ["sles15-hana", "fedora-build", "xen-node3"]}', "fleet.microcode.plan")
+    finally:
+        step.run("python", simulated / "simulated.py", "stop", hosts, PYTHONPATH=str(step.work))
     say("The fleet and its plan as pages: %s" % " ".join(page.as_uri() for page in pages))
 
 

@@ -54,7 +54,8 @@ class Connection(ConnectionBase):
 
     def exec_command(self, cmd, in_data=None, sudoable=True):
         super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
-        return self._operate(self.host.execute, ["/bin/sh", "-c", cmd], in_data or b"")
+        terminal = not in_data and sudoable  # when Ansible's ssh asks for one
+        return self._operate(lambda: self.host.execute(["/bin/sh", "-c", cmd], in_data or b"", terminal=terminal))
 
     def put_file(self, in_path, out_path):
         super().put_file(in_path, out_path)

@@ -134,7 +134,7 @@ def _build(machine, argv, options, values, path, version):
                               lib + "modules.txt": "".join(module + "\n" for module in MODULES).encode()},
                              "zstd" if "zstd" in options or conf.get("compress") == "zstd" else "gzip")
     try:
-        initrds.check_space(machine, folder + "/dracut", len(head) + initrds.MAIN)
+        machine.check_space(folder + "/dracut", len(head) + initrds.MAIN)
     except OSError:
         say("dracut: Creation of %s failed" % path)
         return 1

@@ -278,7 +278,7 @@ def mkinitramfs(machine, path, version, verbose=False, compress=None):
     main = initrds.main_part({"init": b"#!/bin/sh\n", "conf/initramfs.conf": (machine.text("/etc/initramfs-tools/initramfs.conf") or "").encode(),
                               "usr/lib/modules/%s/modules.dep" % version: b""}, compress)
     try:
-        initrds.check_space(machine, "/var/tmp/mkinitramfs", size)
+        machine.check_space("/var/tmp/mkinitramfs", size)
     except OSError as exc:
         say("cp: error writing '/var/tmp/mkinitramfs_%s/init': %s" % (uuid.uuid4().hex[:6], exc.strerror))
         say("E: %s/kmod failed with return 1." % HOOKS[0])  # after many more of the first kind

@@ -1,7 +1,6 @@
 # Copyright: the fleet.microcode authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Initrds, as all tools that build them need them: what processor this is, what microcode there is for it, writing, listing."""
-import errno
 import io
 import lzma
 import os
@@ -90,19 +89,11 @@ def main_part(files, compression):
     return packer.compress(archive) + packer.flush()
 
 
-def check_space(machine, path, size):
-    """Raise OSError (ENOSPC) where a fault, or the file system itself, has no room for so much."""
-    machine.check_space(path, size)
-    room = os.statvfs(machine.at(os.path.dirname(path) or "/"))
-    if room.f_bavail * room.f_frsize < size:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
-
-
 def write(machine, path, data, mode=0o644, main=MAIN):
     """Write an initrd into the file of that name. OSError (ENOSPC) leaves it empty."""
     handle = os.open(machine.at(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with open(handle, "wb") as stream:
-        check_space(machine, path, len(data) + main)
+        machine.check_space(path, len(data) + main)
         stream.write(data)
 
 
@@ -126,6 +117,47 @@ def archives(data):
         else:
             current.append(Member(name, fields[1], data[start:start + fields[6]]))
     return found + [current] * bool(current), []
+
+
+def unusable(images, packed=True):
+    """What the kernel says of images (bytes of each) that it cannot unpack, "" where it finds nothing to say and yet no /init, or None where all is well.
+
+    packed: they have to bring a compressed rest, as all do but those that say otherwise (LNX-core: init/initramfs.c, lib/decompress_*.c).
+    """
+    data, offset, rest, inside = b"".join(image + bytes(-len(image) % 4) for image in images[:-1]) + images[-1], 0, not packed, False
+    while offset < len(data):
+        head = data[offset:offset + 110]
+        if head[:6] in (b"070701", b"070702"):
+            if len(head) < 110:
+                break
+            try:
+                size, length = int(head[54:62], 16), int(head[94:102], 16)
+            except ValueError:
+                return "no cpio magic"
+            name = data[offset + 110:offset + 110 + length].rstrip(b"\0")
+            rest, inside = rest or name == b"init", name != b"TRAILER!!!"
+            offset = (offset + 110 + length + 3 & ~3) + size + 3 & ~3
+        elif inside and head[:1] != b"\0":
+            return "no cpio magic"
+        elif head[:1] == b"\0":
+            offset += 1
+        elif head[:2] == b"\x1f\x8b":
+            packer = zlib.decompressobj(31)
+            try:
+                packer.decompress(data[offset:])
+            except zlib.error:
+                return "uncompression error"
+            if not packer.eof:
+                return "read error"
+            rest, offset = True, len(data) - len(packer.unused_data)
+        elif head[:4] == b"\x28\xb5\x2f\xfd":
+            end = offset + 12 + (struct.unpack("<I", head[9:12] + b"\0")[0] >> 3) if len(head) >= 12 else len(data) + 1
+            if end > len(data):
+                return "ZSTD-compressed data is probably corrupt"
+            rest, offset = True, end
+        else:
+            return "invalid magic at start of compressed archive"
+    return None if rest and not inside and offset <= len(data) else ""
 
 
 def carried(machine, path, name):

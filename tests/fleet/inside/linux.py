@@ -49,6 +49,8 @@ def _tee(machine, argv):
 def reload(machine, data):
     """What the kernel does when these bytes are written to the reload file. OSError, with the number that write(2) would give; Hung ends the machine."""
     number = 0
+    if machine.hold().get("lies"):
+        return
     try:
         with machine.change() as state:
             number = _reload(machine, state, data)
@@ -83,8 +85,9 @@ def _reload(machine, state, data):
     if not modern:
         log("microcode: Attempting late microcode loading - it is dangerous and taints the kernel.")
         log("microcode: You should switch to early loading, if possible.")
-    taint = int((machine.text("/proc/sys/kernel/tainted") or "0").strip()) | 4
-    machine.put("/proc/sys/kernel/tainted", "%d\n" % taint)
+    if not (modern and update.min_revision and old >= update.min_revision):  # what is declared safe from here on taints nothing
+        taint = int((machine.text("/proc/sys/kernel/tainted") or "0").strip()) | 4
+        machine.put("/proc/sys/kernel/tainted", "%d\n" % taint)
     primary = _primary(machine, runs)
     took = [cpu for cpu in sorted(map(int, runs)) if primary.get(cpu, cpu) == cpu and processor.offer(machine, state, cpu, update.revision)]
     for cpu in sorted(map(int, runs)):  # siblings share what their core took

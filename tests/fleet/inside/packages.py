@@ -40,8 +40,8 @@ def install(machine, name):
     state = machine.state()
     offer, kept = state["offered"][name], dict(files(machine, state))
     data = dict((path, made_microcode.file(path, updates)) for path, updates in offer.get("files", {}).items())
-    for path, content in data.items():
-        machine.check_space(path, len(content))
+    for path in data:
+        machine.check_space(path, sum(map(len, data.values())))
     for path, content in data.items():
         machine.put(path, content)
     _drop(machine, set(kept.get(name, ())) - set(data))

@@ -3,6 +3,7 @@
 """Which module of this folder stands in for which program: each has main(machine, name, argv) -> exit status."""
 PROGRAMS = {
     "xl": "xl", "xen-ucode": "xen_ucode", "xen-livepatch": "xen_livepatch", "virsh": "virsh",
+    "xenstore-ls": "xenstore_ls", "xenstore-write": "xenstore_ls", "xenstore-rm": "xenstore_ls",
     "update-initramfs": "initramfs_tools", "mkinitramfs": "initramfs_tools", "lsinitramfs": "initramfs_tools",
     "dracut": "dracut", "lsinitrd": "dracut", "mkinitcpio": "mkinitcpio", "lsinitcpio": "mkinitcpio",
     "update-grub": "grub", "grub-mkconfig": "grub", "grub-editenv": "grub", "grub-reboot": "grub", "grub-set-default": "grub",

@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """systemd: transient units, as tests/lab/recordings/systemd-run.yml has them of version 252, and how a machine goes down.
 
-A unit in the state is {description, argv, pid: of the leader of its process group or null, active, result, properties, collect, timer: unit it starts or null}.
-It ends with the boot.
+A unit in the state is {description, argv, pid: its main process, leader of a session of its own, or null, watcher: the process that waits for its end in
+systemd's place, or null, active, result, properties, collect, timer: unit it starts or null}. It ends with the boot.
 """
 import fnmatch
 import os
@@ -23,6 +23,8 @@ SHORT = {"-u": "--unit", "-p": "--property", "-E": "--setenv", "-q": "--quiet", 
 UNITS = {"": 1, "us": 1e-6, "ms": 1e-3, "s": 1, "sec": 1, "second": 1, "seconds": 1, "m": 60, "min": 60, "minute": 60, "minutes": 60, "h": 3600, "hr": 3600,
          "hour": 3600, "hours": 3600, "d": 86400, "day": 86400, "days": 86400}
 LIBVIRT = ["%s.%s" % (daemon, kind) for daemon in ("libvirtd", "virtqemud") for kind in ("service", "socket")]
+SITE = {"PYTHONPATH": "/.simulated/fleet/inside/site", "PYTHONDONTWRITEBYTECODE": "1"}  # where stand-ins for Python's modules lie
+STOP = 90  # seconds that a unit has to end once it is told to (TimeoutStopSec)
 DOWN = {"reboot": "boots", "poweroff": "off", "halt": "off", "kexec": "boots"}
 
 
@@ -87,8 +89,8 @@ def run(machine, argv):
     name = re.sub(r"\.(service|scope|timer)$", "", options.get("--unit") or "run-%s%s" % ("r" if delay is None else "u", uuid.uuid4().hex))
     service = name + (".scope" if "--scope" in options else ".service")
     argv = [program] + words[1:]
-    unit = {"description": options.get("--description", " ".join(argv)), "argv": argv, "pid": None, "active": "inactive" if delay else "active",
-            "result": "success", "properties": options["--property"], "collect": "--collect" in options, "timer": None}
+    unit = {"description": options.get("--description", " ".join(argv)), "argv": argv, "pid": None, "watcher": None,
+            "active": "inactive" if delay else "active", "result": "success", "properties": options["--property"], "collect": "--collect" in options, "timer": None}
     timer = dict(unit, active="active", timer=service)
     with machine.change() as state:
         for one in [service] + [name + ".timer"] * (delay is not None):
@@ -99,18 +101,14 @@ def run(machine, argv):
         if delay is not None:
             state["units"][name + ".timer"] = timer
     if "--scope" in options:
-        if "--quiet" not in options:
-            say("Running scope as unit: " + service)
-        status = subprocess.run(argv, env=environment(options), check=False).returncode
-        _ended(machine, service, 0)
-        return status
+        return _scope(machine, service, argv, options)
+    pipe = "--pipe" in options
+    began = time.time()
+    child = _start(machine, service, argv, options, seconds(delay) if delay is not None else None, None if pipe else name + ".timer", pipe)
     if "--quiet" not in options:
         say("Running %s as unit: %s" % ("timer", name + ".timer") if delay is not None else "Running as unit: " + service)
         if delay is not None:
             say("Will run service as unit: " + service)
-    pipe = "--pipe" in options
-    began = time.time()
-    child = _start(machine, service, argv, options, seconds(delay) if delay is not None else None, None if pipe else name + ".timer", pipe)
     if "--wait" in options or pipe:
         return _wait(child, "--quiet" in options, began)
     return 0
@@ -119,21 +117,50 @@ def run(machine, argv):
 def environment(options):
     """What a unit is given of it: nothing of the one that asks for it."""
     env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin", "LANG": "C.UTF-8", "INVOCATION_ID": uuid.uuid4().hex}
+    return dict(env, **dict(SITE, **asked(options)))
+
+
+def asked(options):
+    """What of it was asked for."""
+    env = {}
     for text in options["--setenv"] + [text[len("Environment="):].strip('"') for text in options["--property"] if text.startswith("Environment=")]:
         name, equals, value = text.partition("=")
         env[name] = value if equals else os.environ.get(name, "")
-    env.update((name, value) for name, value in os.environ.items() if name.startswith("PYTHON"))  # where stand-ins lie
     return env
 
 
+def _scope(machine, service, argv, options):
+    """Become the program, in a unit of its own: it keeps the session's terminal, its parent and its environment. Never returns."""
+    held, holds = os.pipe()  # which all that the scope is of keep open, unless they close what they do not know
+    watcher = os.fork()
+    if watcher == 0:
+        try:
+            os.setsid()
+            os.close(holds)
+            null = os.open(os.devnull, os.O_RDWR)
+            for number in (0, 1, 2):
+                os.dup2(null, number)
+            os.read(held, 1)
+            _ended(machine, service, 0)
+        finally:
+            os._exit(0)
+    with machine.change() as state:
+        state["units"][service].update(pid=os.getpid(), watcher=watcher)
+    if "--quiet" not in options:
+        say("Running scope as unit: " + service)
+    sys.stdout.flush()
+    os.set_inheritable(holds, True)
+    os.execve(argv[0], argv, dict(os.environ, **asked(options)))
+
+
 def _start(machine, service, argv, options, delay, timer, pipe):
-    """Run a unit in a session of its own; the process that watches it. Its exit status is the unit's."""
+    """Run a unit, which is not of this session: the process that watches it. Its exit status is the unit's."""
     said, says = os.pipe()
     sys.stdout.flush()
     watcher = os.fork()
     if watcher:
         os.close(says)
-        os.read(said, 1)  # the state knows its process id once this returns
+        os.read(said, 1)  # the unit has been started, or waits for its time, and the state says so, once this returns
         os.close(said)
         return watcher
     status = 255
@@ -144,23 +171,29 @@ def _start(machine, service, argv, options, delay, timer, pipe):
             null = os.open(os.devnull, os.O_RDWR)
             for number in (0, 1, 2):
                 os.dup2(null, number)
-        with machine.change() as state:
-            state["units"][service if delay is None else timer]["pid"] = os.getpid()
-        os.close(says)
         if delay is not None:
-            time.sleep(delay)
             with machine.change() as state:
-                state["units"].pop(timer)
-                state["units"][service].update(pid=os.getpid(), active="active")
+                state["units"][timer]["watcher"] = os.getpid()
+            os.close(says)
+            time.sleep(delay)
         folder = options.get("--working-directory") or next((text[17:] for text in options["--property"] if text.startswith("WorkingDirectory=")), "/")
         limit = next((seconds(text.partition("=")[2]) for text in options["--property"] if text.startswith("RuntimeMaxSec=")), None)
-        process = subprocess.Popen(argv, cwd=folder, env=environment(options))
+        with machine.change() as state:  # nobody sees it run before it is known as a unit
+            unit = state["units"][service]
+            state["units"].pop(timer, None)
+            process = subprocess.Popen(argv, cwd=folder, env=environment(options), start_new_session=True)
+            unit.update(pid=process.pid, watcher=os.getpid(), active="active")
+        if delay is None:
+            os.close(says)
         try:
             status = process.wait(limit)
         except subprocess.TimeoutExpired:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)
             status = process.wait()
         _ended(machine, service, status, "--remain-after-exit" in options)
+    except OSError:
+        status = 200  # EXIT_CHDIR, what else is there
+        _ended(machine, service, status)
     finally:
         os._exit(status if status >= 0 else 128 - status)
 
@@ -172,9 +205,9 @@ def _ended(machine, service, status, remain=False):
         if unit is None:
             return
         if status and not unit["collect"]:
-            unit.update(active="failed", pid=None, result="signal" if status < 0 else "exit-code")
+            unit.update(active="failed", pid=None, watcher=None, result="signal" if status < 0 else "exit-code")
         elif remain:
-            unit["pid"] = None
+            unit.update(pid=None, watcher=None)
         else:
             del state["units"][service]
 
@@ -192,7 +225,8 @@ def _wait(child, quiet, began):
 # --- systemctl ---
 
 def control(machine, argv):
-    words = [word for word in argv if not word.startswith("-")]
+    values = [place + 1 for place, word in enumerate(argv) if word in ("-s", "--signal", "-p", "--property")]
+    words = [word for place, word in enumerate(argv) if not word.startswith("-") and place not in values]
     flags = [word for word in argv if word.startswith("-")]
     command, names = (words[0], [each if re.search(r"\.\w+$|[*?[]", each) else each + ".service" for each in words[1:]]) if words else ("list-units", [])
     units = machine.state()["units"]
@@ -208,7 +242,7 @@ def control(machine, argv):
             print("\n".join(found))
         return 0 if ("active" if command == "is-active" else "failed") in found else 3 if command == "is-active" else 1
     if command in ("start", "restart", "stop", "kill"):
-        return _stop(machine, names, command)
+        return _stop(machine, names, command, _signal(argv))
     if command == "reset-failed":
         with machine.change() as state:
             state["units"] = dict((name, unit) for name, unit in state["units"].items() if unit["active"] != "failed" or names and name not in names)
@@ -225,7 +259,15 @@ def control(machine, argv):
     return 1
 
 
-def _stop(machine, names, command):
+def _signal(argv):
+    """The number of the signal that systemctl kill is told to send."""
+    said = [word.partition("=")[2] for word in argv if word.startswith("--signal=")] + [
+        argv[place + 1] for place, word in enumerate(argv[:-1]) if word in ("-s", "--signal")]
+    word = (said or ["15"])[-1]
+    return int(word) if word.isdigit() else getattr(signal, word if word.startswith("SIG") else "SIG" + word)
+
+
+def _stop(machine, names, command, number=signal.SIGTERM):
     """Stop, kill, start or restart units; a pattern means those that there are, if any."""
     status = 0
     for name in names:
@@ -234,19 +276,29 @@ def _stop(machine, names, command):
             fits = fnmatch.filter(state["units"], name)
             if daemon:
                 state["libvirt"]["stopped"] = command == "stop"
-            ended = [] if command in ("start", "restart") else [state["units"][each]["pid"] for each in fits]
+            ended = [] if command in ("start", "restart") else [
+                (os.kill if each.endswith(".scope") else os.killpg, state["units"][each]["pid"] or state["units"][each]["watcher"]) for each in fits]
             for each in fits if command == "stop" else ():
                 unit = state["units"].pop(each, {"timer": None})
                 state["units"].pop(unit["timer"], None)
         if not fits and not daemon and not set(name) & set("*?["):
             say("Failed to %s %s: Unit %s not %s." % (command, name, name, "loaded" if command in ("stop", "kill") else "found"))
             status = 1 if command == "kill" else 5
-        for pid in filter(None, ended):
-            try:
-                os.killpg(pid, signal.SIGTERM)
-            except ProcessLookupError:
-                pass
+        for send, pid in ended:
+            one, end = number, time.monotonic() + STOP
+            while pid and _sent(send, pid, one) and command == "stop":  # until it is gone
+                one = signal.SIGKILL if time.monotonic() > end else 0
+                time.sleep(0.01)
     return status
+
+
+def _sent(send, pid, number):
+    """Send a signal to what a unit runs; whether it is there."""
+    try:
+        send(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _show(units, names, argv):
@@ -256,7 +308,7 @@ def _show(units, names, argv):
     for name in names or [""]:
         unit = units.get(name)
         facts = {"Id": name, "LoadState": "loaded" if unit else "not-found", "ActiveState": unit["active"] if unit else "inactive",
-                 "SubState": "running" if unit and unit["pid"] else "failed" if unit and unit["active"] == "failed" else "dead",
+                 "SubState": "running" if unit and unit["pid"] else "waiting" if unit and unit["timer"] else "failed" if unit and unit["active"] == "failed" else "dead",
                  "Result": unit["result"] if unit else "success", "MainPID": str(unit["pid"] or 0) if unit else "0"}
         for key, value in facts.items():
             if not wanted or key in wanted:

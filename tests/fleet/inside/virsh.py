@@ -6,6 +6,7 @@ A domain of the state is {name, uuid, id: null where off, paused, persistent, sa
 defined or started here, memory (KiB), vcpus, kind, reason (of the state that it is in) and what guest_clock.py needs. Where libvirt's "stopped" is true,
 no daemon answers.
 """
+import errno
 import glob
 import os
 import sys
@@ -32,6 +33,7 @@ def main(machine, _name, argv):
             libvirt = state["libvirt"]
             if libvirt is None or libvirt.get("stopped"):
                 raise Fails("failed to connect to the hypervisor", "Failed to connect socket to '/var/run/libvirt/libvirt-sock': No such file or directory")
+            libvirt["unpausable"] = state["faults"].get("unpausable", {})
             function(libvirt, [word for word in argv[1:] if word.startswith("-")], [word for word in argv[1:] if not word.startswith("-")])
             _show(machine, libvirt)
     except Fails as exc:
@@ -159,6 +161,9 @@ def _save(libvirt, _flags, words):
 
 def _suspend(libvirt, _flags, words):
     one = _running(libvirt, words, "suspend")
+    if one["name"] in libvirt["unpausable"]:
+        why = os.strerror(getattr(errno, libvirt["unpausable"][one["name"]]))
+        raise Fails("Failed to suspend domain '%s'" % one["name"], "internal error: unable to execute QEMU command 'stop': " + why)
     if "started" not in one:
         guest_clock.begin(one)
     if not one["paused"]:  # libvirt does not count
@@ -192,6 +197,11 @@ def _dominfo(libvirt, _flags, words):
     print("".join("%-15s %s\n" % (word + ":", value) for word, value in rows))
 
 
+def _domjobinfo(libvirt, _flags, words):
+    one = _running(libvirt, words, "get job info of")
+    print("%-17s %-12s\n" % ("Job type:", one.get("job", "None")))
+
+
 def _one_word(word):
     def show(libvirt, _flags, words):
         print("%s\n" % (_domain(libvirt, words)[word] or "-"))
@@ -199,5 +209,5 @@ def _one_word(word):
 
 
 COMMANDS = {"list": _list, "define": _define, "undefine": _undefine, "start": _start, "destroy": _destroy, "shutdown": _shutdown, "managedsave": _save,
-            "suspend": _suspend, "resume": _resume, "domstate": _domstate, "dominfo": _dominfo, "domid": _one_word("id"), "domname": _one_word("name"),
-            "domuuid": _one_word("uuid")}
+            "suspend": _suspend, "resume": _resume, "domstate": _domstate, "dominfo": _dominfo, "domjobinfo": _domjobinfo,
+            "domid": _one_word("id"), "domname": _one_word("name"), "domuuid": _one_word("uuid")}

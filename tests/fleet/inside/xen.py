@@ -112,7 +112,7 @@ def boot(machine, state, number, options, update):
         say(state, text)
     folder = "/etc/xen/auto/"
     for name in sorted(os.listdir(machine.at(folder))) if os.path.isdir(machine.at(folder)) else ():
-        place = machine.at(folder + name)
+        place = machine.at(folder + name, follow=False)
         path = os.path.normpath(os.path.join(folder, os.readlink(place))) if os.path.islink(place) else folder + name  # not where the link leads from here
         with contextlib.suppress(KeyError, Taken, ValueError):  # a guest that does not start keeps no host from coming up
             create(machine, state, words(machine.text(path) or ""), path)
@@ -274,15 +274,14 @@ def create(machine, state, said, config, ran=0.0):
 
 def _speak(machine, domain):
     """A line of the guest's console, which xenconsoled keeps."""
-    place = machine.at(domain["console"])
-    os.makedirs(os.path.dirname(place), exist_ok=True)
-    with open(place, "a", encoding="utf-8") as stream:
-        stream.write(guest_clock.speaks(domain) + "\n")
+    machine.append(domain["console"], guest_clock.speaks(domain) + "\n")
 
 
 def pause(machine, state, number, program):
     """Count one more pause of a guest. OSError."""
     domain = _guest(state, number)
+    if domain["name"] in state["faults"].get("unpausable", {}):
+        raise _error(getattr(errno, state["faults"]["unpausable"][domain["name"]]))
     if domain["pauses"] == MOST_PAUSES:
         raise _error(errno.EOVERFLOW)
     guest_clock.hold(domain, program, again=domain["pauses"] > 0)

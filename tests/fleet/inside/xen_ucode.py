@@ -78,6 +78,11 @@ def _load(machine, path, force):
         return _fail("Could not open %s. (err: %s)" % (path, exc.strerror))
     if not data:
         return _fail("mmap failed. (error: %s)" % os.strerror(errno.EINVAL))
+    fault = machine.hold()
+    if "fails" in fault:
+        return _fail(fault["fails"])
+    if fault.get("lies"):
+        return 0
     with machine.change() as state:
         number = xen.load(machine, state, data, force)
     if number == errno.EEXIST:

@@ -202,10 +202,7 @@ def _save(machine, options, argv):
         if domain["pauses"]:  # recorded of a guest that was restored and left paused; any paused one cannot answer
             raise Ends(1, _unanswered(number))
         try:
-            machine.check_space(os.path.join(os.getcwd(), argv[1]), domain["memory"] << 20, state)
-            room = os.statvfs(place)
-            if room.f_bavail * room.f_frsize < domain["memory"] << 20:  # an image is as large as the guest's memory; ours is not
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            machine.check_space(os.path.join(os.getcwd(), argv[1]), domain["memory"] << 20, state)  # as large as the guest's memory; ours is not
         except OSError as exc:
             domain["watched"] = False  # the guest was suspended for a moment, which ends xl's wait for its end
             why = "(%d = %s)" % (exc.errno, exc.strerror)
@@ -273,11 +270,14 @@ def _list(machine, options, argv):
     if "l" in options:
         print(_json([{"domid": domain["id"], "config": _config(domain)} for domain in found]))
         return
-    print("Name                                        ID   Mem VCPUs\tState\tTime(s)")
+    long = "v" in options
+    print("Name                                        ID   Mem VCPUs\tState\tTime(s)" + "   UUID                            Reason-Code\tSecurity Label" * long)
     for domain in found:
         runs = not domain["pauses"] and domain["shutdown"] is None
         flags = "%s-%s%s%s-" % ("-r"[runs], "-p"[domain["pauses"] > 0], "-s"[domain["shutdown"] is not None], "-rscw"[domain["shutdown"] or 0])
-        print("%-40s %5d %5d %5d     %s  %8.1f" % (domain["name"], domain["id"], domain["memory"], domain["vcpus"], flags, xen.seconds(state, domain)))
+        reason = "-" if domain["shutdown"] is None else "%x" % domain["shutdown"]
+        print("%-40s %5d %5d %5d     %s  %8.1f" % (domain["name"], domain["id"], domain["memory"], domain["vcpus"], flags, xen.seconds(state, domain))
+              + " %s %8s %16s" % (domain["uuid"], reason, "-") * long)
 
 
 def _vcpu_list(machine, _options, argv):
@@ -349,7 +349,7 @@ COMMANDS = (  # name, function, how many words it needs, its options, usage, des
     ("config-update", None, 0, "", [], "<Domain> <ConfigFile> [options] [vars]",
      "Update a running domain's saved configuration, used when rebuilding the domain after reboot.\n"
      "WARNING: xl now has better capability to manage domain configuration, avoid using this command when possible"),
-    ("list", _list, 0, "l", ["long"], "[options] [Domain]\n", "List information about all/some domains"),
+    ("list", _list, 0, "lv", ["long", "verbose"], "[options] [Domain]\n", "List information about all/some domains"),
     ("destroy", _destroy, 1, "f", [], "[options] <Domain>\n", "Terminate a domain immediately"),
     ("shutdown", _shutdown, 0, "aw", ["all", "wait"], "[options] <-a|Domain>", "Issue a shutdown signal to a domain"),
     ("pause", _pause, 1, "", [], "<Domain>", "Pause execution of a domain"),

@@ -41,12 +41,14 @@ class Made:
         self.root = trees.build(spec, folder / "root")
         distro, updates = trees.PARTS["distros"][spec["distro"]], dict(trees.PARTS["updates"], **spec.get("updates", {}))
         self.load, self.spec = load, dict(spec, name="root")
-        state = {"spec": self.spec, "power": "on", "kexec": None, "boot": {"kernel": spec["kernels"][0]["version"], "options": "ro quiet"}, "log": [],
+        state = {"power": "on", "kexec": None, "boot": {"kernel": spec["kernels"][0]["version"], "options": "ro quiet"}, "log": [],
                  "packages": dict((each["name"], each["version"]) for each in spec.get("packages", ())), "units": {}, "faults": {},
                  "offered": dict((each["name"], dict(each, files=trees.package_files(each, distro, updates))) for each in spec.get("offered", ()))}
         (self.root / "var/tmp").mkdir(parents=True, exist_ok=True)
-        (folder / "state.json").write_text(json.dumps(state, default=str))
-        self.machine = load("machine").Machine(str(folder), str(self.root))
+        (folder / "spec.json").write_text(json.dumps(self.spec, default=str))
+        (folder / "state").mkdir()
+        (folder / "state/state.json").write_text(json.dumps(state))
+        self.machine = load("machine").Machine(str(folder / "state"), str(self.root))
 
     def call(self, name, *argv):
         """A stand-in's exit status and words."""

@@ -7,6 +7,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import time
 import types
 
 import pytest
@@ -34,11 +35,12 @@ CPUINFO = "processor\t: 0\nmicrocode\t: 0x2006b06\n"
 class Xen:
     """A machine that Xen runs on, in a folder."""
 
-    def __init__(self, folder, version="4.17.7", cpus=2, threads=1, processor=None, revision=OLD, options="loglvl=all", faults=None):
+    def __init__(self, folder, version="4.17.7", cpus=2, threads=1, processor=None, revision=OLD, options="loglvl=all", faults=None, xl_seconds=0):
         (folder / "state").mkdir()
         self.machine = machine_module.Machine(str(folder / "state"), str(folder / "root"))
         cpu = dict(processor or INTEL, threads=threads, firmware=revision, revisions=dict((str(number), revision) for number in range(cpus)))
-        state = {"spec": {"name": "x", "cpu": {}, "hypervisor": {"mode": "pv"}}, "boot": {"since": 0}, "power": "on", "cpu": cpu, "xen": None, "packages": {},
+        (folder / "spec.json").write_text(json.dumps({"name": "x", "cpu": {}, "hypervisor": {"mode": "pv"}, "simulate": {"xl_seconds": xl_seconds}}))
+        state = {"boot": {"since": 0}, "power": "on", "cpu": cpu, "xen": None, "packages": {},
                  "faults": faults or {}, "libvirt": None}
         (folder / "state/state.json").write_text(json.dumps(state))
         for name in ("g1", "g2"):
@@ -181,6 +183,29 @@ def test_xen_ucode_of_4_18_speaks_of_the_cpu(make, capsys):
     assert one.ucode("--force", "/srv/new") == 1
 
 
+@pytest.mark.parametrize("hangs", [True, 5])
+def test_a_load_that_hangs_goes_on_when_it_is_released_or_its_time_is_over(make, monkeypatch, hangs):
+    one, now = make(faults={"load": {"hangs": hangs}}), [0]
+
+    def sleep(_seconds):
+        assert one.runs == [OLD, OLD]
+        now[0] += 1
+        if now[0] == 3 and hangs is True:
+            with one.machine.change() as state:
+                state["faults"] = {}
+    monkeypatch.setattr(machine_module, "time", types.SimpleNamespace(monotonic=lambda: now[0], sleep=sleep, time=time.time))
+    assert one.ucode("/srv/new") == 0
+    assert (one.runs, now) == ([NEW, NEW], [3 if hangs is True else 5])
+
+
+@pytest.mark.parametrize("fault, status, said", [({"lies": True}, 0, ""), ({"fails": "no such luck"}, 1, "no such luck\n")])
+def test_a_load_that_lies_or_fails_changes_nothing(make, capsys, fault, status, said):
+    one = make(faults={"load": fault})
+    before = one.log
+    assert one.ucode("/srv/new") == status
+    assert (capsys.readouterr().err, one.runs, one.log) == (said, [OLD, OLD], before)
+
+
 # --- the log ---
 
 def test_without_loglvl_the_log_tells_less(make):
@@ -242,6 +267,26 @@ def test_pauses_are_counted_no_further_than_255(make, capsys):
     assert "Pausing domain: Value too large" in capsys.readouterr().err and one.guest("g1")["pauses"] == 255
 
 
+def test_a_guest_that_cannot_be_paused_runs_on_and_xl_says_so_but_ends_well(make, capsys):
+    one = make(faults={"unpausable": {"g1": "EPERM"}})
+    for name in ("g1", "g2"):
+        one.xl("create", "-q", "/srv/%s.cfg" % name)
+    capsys.readouterr()
+    assert (one.xl("pause", "g1"), one.xl("pause", "g2")) == (0, 0)
+    assert capsys.readouterr().err == "libxl: error: libxl_domain.c:587:libxl_domain_pause: Domain 1:Pausing domain: Operation not permitted\n"
+    assert (one.guest("g1")["pauses"], one.guest("g2")["pauses"]) == (0, 1)
+    with one.machine.change() as state, pytest.raises(OSError, match="Operation not permitted"):
+        xen.pause(one.machine, state, 1, "xc")
+
+
+def test_xl_lists_the_guests_by_their_uuid_too(make, capsys):
+    one = make()
+    one.xl("create", "-q", "/srv/g1.cfg")
+    one.xl("list", "-v")
+    head, _dom0, line = capsys.readouterr().out.splitlines()
+    assert "UUID" in head and line.split()[-3:] == [one.guest("g1")["uuid"], "-", "-"]
+
+
 def test_a_boot_loses_guests_and_starts_those_of_auto(make, clock):
     one = make()
     os.makedirs(one.machine.at("/etc/xen/auto"))
@@ -280,10 +325,8 @@ def test_a_save_that_fails_leaves_nobody_to_clean_up_after_the_guest(make, capsy
 
 
 def test_xl_is_slow_where_it_is_told_to_be(make, monkeypatch, capsys):
-    one, slept = make(), []
+    one, slept = make(xl_seconds=0.25), []
     monkeypatch.setattr(xl.time, "sleep", slept.append)
-    with one.machine.change() as state:
-        state["spec"]["simulate"] = {"xl_seconds": 0.25}
     assert one.xl("list") == 0
     assert slept == [0.25] and "Domain-0" in capsys.readouterr().out
 
@@ -298,7 +341,8 @@ def test_the_bindings_pause_the_same_guests(make):
               "print([calls.domain_unpause(1), calls.domain_pause(1), calls.domain_pause(1)], [each['paused'] for each in calls.domain_getinfo()])\n"
               "print(xs().read('', '/local/domain/1/name'), xs().ls('', '/local/domain'), xs().read('', '/local/domain/7/name'))\n"
               "calls.domain_pause(7)\n") % (one.machine.folder, one.machine.root)
-    done = subprocess.run([sys.executable, "-c", script], env={"PYTHONPATH": "%s:%s" % (INSIDE / "site", INSIDE), "PYTHONDONTWRITEBYTECODE": "1"},
+    done = subprocess.run([sys.executable, "-c", script], env={
+        "PYTHONPATH": "%s:%s:%s" % (INSIDE / "site", INSIDE, os.environ["ANSIBLE_COLLECTIONS_PATH"]), "PYTHONDONTWRITEBYTECODE": "1"},
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
     assert done.stdout == "[0, 0, 0] [0, 1]\nb'g1' ['0', '1'] None\n", done.stderr
     assert done.stderr.splitlines()[-1] == "xen.lowlevel.xc.Error: (3, 'No such process')" and "xc.py" not in done.stderr
@@ -320,6 +364,11 @@ def test_libvirts_guests_over_a_suspension_and_a_boot(make, clock, capsys):
         return virsh.main(one.machine, "virsh", list(argv))
     assert (run("define", place), run("-c", "qemu:///system", "start", "g")) == (0, 0)
     assert (one.machine.text("/sys/module/kvm_intel/refcnt"), os.path.exists(one.machine.at("/run/libvirt/qemu/g.pid"))) == ("1\n", True)
+    with one.machine.change() as state:
+        state["faults"]["unpausable"] = {"g": "EINVAL"}
+    assert run("suspend", "g") == 1 and "Failed to suspend domain 'g'\nerror: internal error" in capsys.readouterr().err
+    with one.machine.change() as state:
+        state["faults"] = {}
     for seconds in (2, 1):
         run("suspend", "g")
         clock[0] += seconds

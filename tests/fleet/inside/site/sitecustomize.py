@@ -1,14 +1,18 @@
 # Copyright: the fleet.microcode authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What Python on a simulated host meets where a plain file would not do: the kernel's reload file answers, and a full disk is full."""
+"""What Python on a simulated host meets where a plain file would not do: the kernel's reload file answers; and points at which a program is killed."""
 import builtins
 import errno
 import io
 import os
+import signal
 import sys
+import time
 
 RELOAD = "/sys/devices/system/cpu/microcode/reload"
-_open, _write, _statvfs = os.open, os.write, os.statvfs
+MOST = 1 << 20  # bytes of a file that are looked into
+LIMIT = 60  # seconds until a connection that shall be cut must have been
+_open, _write, _rename, _replace = os.open, os.write, os.rename, os.replace
 _watched = set()  # file descriptors of the reload file
 
 
@@ -20,29 +24,19 @@ def _machine():
     return machine.Machine()
 
 
+# --- the reload file ---
+
 def _is_reload(path):
     return isinstance(path, (str, bytes)) and os.fsdecode(path).endswith("/reload") and os.path.realpath(os.fsdecode(path)) == RELOAD
 
 
 def open_(path, flags, mode=0o777, *, dir_fd=None):
     """os.open()"""
-    if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and isinstance(path, (str, bytes)):
-        base = os.getcwd() if dir_fd is None else _folder(dir_fd)
-        _machine().check_space(os.path.join(base, os.fsdecode(path)), 1)
     handle = _open(path, flags, mode, dir_fd=dir_fd)
     _watched.discard(handle)
     if _is_reload(path) and flags & (os.O_WRONLY | os.O_RDWR):
         _watched.add(handle)
     return handle
-
-
-def _folder(handle):
-    """The path of an open folder; /proc is a simulated one here, so it is looked for by its number."""
-    info = os.fstat(handle)
-    for folder in _machine().state()["faults"].get("full", ()):
-        if os.path.exists(folder) and os.path.samestat(os.stat(folder), info):
-            return folder
-    return "/"
 
 
 def write(handle, data):
@@ -55,27 +49,54 @@ def write(handle, data):
     return _write(handle, data)
 
 
-def statvfs(path):
-    """os.statvfs()"""
-    real = _statvfs(path)
-    place = os.path.realpath(os.fsdecode(path)) if isinstance(path, (str, bytes)) else _folder(path)
-    for folder, free in _machine().state()["faults"].get("full", {}).items():
-        if (place + "/").startswith(folder.rstrip("/") + "/"):
-            return os.statvfs_result((real[0], real[1], real[2], free // real[1], free // real[1]) + tuple(real)[5:])
-    return real
-
-
 def opened(event, arguments):
     """An audit hook for open(), which does not go through os.open(): what it writes to the reload file would come to nothing, so it says so."""
-    if event != "open" or not isinstance(arguments[1], str) or not set(arguments[1]) & set("wax+") or not isinstance(arguments[0], (str, bytes)):
-        return
-    if _is_reload(arguments[0]):
+    if event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+") and _is_reload(arguments[0]):
         raise OSError(errno.ENOSYS, "a simulated kernel's reload file takes os.open() and os.write() alone", RELOAD)
-    if not os.fsdecode(arguments[0]).startswith("/.simulated/"):
-        _machine().check_space(os.path.abspath(os.fsdecode(arguments[0])), 1)
 
 
-os.open, os.write, os.statvfs = open_, write, statvfs
+# --- points of a run: a file is put in its place ---
+
+def _waiting(source, target):
+    """[(name, fault)] of the faults that wait for this file."""
+    path = os.path.abspath(os.fsdecode(target))
+    if path.startswith("/.simulated/"):
+        return []
+    faults, found = _machine().state()["faults"], []
+    for name in ("kill", "cut"):
+        fault = faults.get(name)
+        if isinstance(fault, dict) and fault["file"] in path:
+            with open(source, "rb") as stream:
+                if fault.get("text", "").encode() in stream.read(MOST):
+                    found.append((name, fault))
+    return found
+
+
+def _meet(waiting, before):
+    for name, fault in waiting:
+        if bool(fault.get("before")) == before:
+            machine = _machine()
+            with machine.change() as state:
+                state["faults"].pop(name, None)
+                if name == "cut":  # whoever is connected sees this, and takes it away
+                    state["faults"]["cut"] = True
+            if name == "kill":
+                os.kill(os.getpid(), fault.get("signal", signal.SIGKILL))
+            end = time.monotonic() + LIMIT
+            while name == "cut" and machine.state()["faults"].get("cut") and time.monotonic() < end:
+                time.sleep(0.01)
+
+
+def _renaming(real):
+    def rename(src, dst, *, src_dir_fd=None, dst_dir_fd=None):
+        waiting = _waiting(src, dst) if src_dir_fd is None and dst_dir_fd is None and os.path.isfile(src) else []
+        _meet(waiting, True)
+        real(src, dst, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+        _meet(waiting, False)
+    return rename
+
+
+os.open, os.write, os.rename, os.replace = open_, write, _renaming(_rename), _renaming(_replace)
 if hasattr(sys, "addaudithook"):
     sys.addaudithook(opened)
 else:  # before Python 3.8
