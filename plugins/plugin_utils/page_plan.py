@@ -6,7 +6,7 @@ from collections import Counter
 from ansible_collections.fleet.microcode.plugins.plugin_utils.page import (
     Fleet, Html, alike, bar_row, bar_table, bars, by_text, code, distribution, drawn, element, figure, frame, hosts_in_words, hosts_list, hosts_part, joined,
     kind_card, kinds_card, listing, models, natural, section, titled, totalled, whole, words)
-from ansible_collections.fleet.microcode.plugins.plugin_utils.plan import ACTED, ACTIONS, EFFECTS, reason, sourced
+from ansible_collections.fleet.microcode.plugins.plugin_utils.plan import ACTED, ACTIONS, reason, sourced
 from ansible_collections.fleet.microcode.plugins.plugin_utils.report import clean, items, part, quantity, short_name
 
 LEFT = ("firmware_first", "blocked", "unknown")

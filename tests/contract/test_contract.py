@@ -7,4 +7,5 @@ pytest.register_assert_rewrite(*("ansible_collections.fleet.microcode.tests.lab.
 
 from ansible_collections.fleet.microcode.tests.lab import test_late, test_linux, test_recordings, test_xen  # noqa: E402  pylint: disable=wrong-import-position
 
-globals().update((name, value) for module in (test_late, test_linux, test_recordings, test_xen) for name, value in vars(module).items() if name.startswith("test_"))
+globals().update((name, value) for module in (test_late, test_linux, test_recordings, test_xen) for name, value in vars(module).items()
+                 if name.startswith("test_"))

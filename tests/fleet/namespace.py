@@ -128,8 +128,9 @@ def enter(pid, wire, argv):
     """Run a program in the namespaces of a process; its exit status. OSError.
 
     Once one of these bytes comes on the wire, or its end, the connection is lost: h, and with it the terminal, which the program's group is told by SIGHUP; c,
-    there was no terminal; k: end all of the session at once. A byte is the answer. The program runs on where it can, and so does what it left in the background, unless the fault
-    kill_user_processes is set (logind's KillUserProcesses=yes): then what is left of the session ends with it, but for units of systemd-run.
+    there was no terminal; k: end all of the session at once. A byte is the answer. The program runs on where it can, and so does what it left in the
+    background, unless the fault kill_user_processes is set (logind's KillUserProcesses=yes): then what is left of the session ends with it, but for units of
+    systemd-run.
     """
     os.set_inheritable(wire, False)
     proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)  # this machine's; inside it is a simulated one

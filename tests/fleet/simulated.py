@@ -10,40 +10,27 @@ operation; init, the process that keeps its namespaces; lock, held by who starts
 connection/simulated.py, tests by the class Host, which has the methods of the lab's machines.
 """
 import contextlib
-import copy
 import fcntl
 import json
 import os
-import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-import uuid
 from collections import namedtuple
 from pathlib import Path
 
 import yaml
 
-from ansible_collections.fleet.microcode.plugins.module_utils import boot as boot_reader
-from ansible_collections.fleet.microcode.plugins.module_utils import host as host_reader
-from ansible_collections.fleet.microcode.plugins.module_utils import hypervisor, initrd
 from ansible_collections.fleet.microcode.tests.fleet import trees
+from ansible_collections.fleet.microcode.tests.fleet.boots import Again, boot, machine_module, processor, start_xen
 from ansible_collections.fleet.microcode.tests.fleet.driven import Driven, Lost
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
-sys.path.insert(0, str(HERE / "inside"))  # its modules know each other by their bare names, as inside a host
-import initrds  # noqa: E402  pylint: disable=wrong-import-position,import-error
-import machine as machine_module  # noqa: E402  pylint: disable=wrong-import-position,import-error
-import processor  # noqa: E402  pylint: disable=wrong-import-position,import-error
-import virsh  # noqa: E402  pylint: disable=wrong-import-position,import-error
-import xen  # noqa: E402  pylint: disable=wrong-import-position,import-error
-sys.path.remove(str(HERE / "inside"))  # it also has names that others use
-
-Processor = namedtuple("Processor", "vendor signature pf_mask revision")  # what the collection's readers of initrds ask for
 REAL = """awk base64 basename bash cat chgrp chmod chown cksum cmp comm cp cpio cut date dd diff dirname du echo env expr false file find flock fold getopt grep
 gzip gunzip head hostname id install kill ln ls md5sum mkdir mkfifo mktemp mount mountpoint mv nice nl nproc od paste printf ps pwd readlink realpath rm rmdir
 sed seq setsid sh sha1sum sha256sum sleep sort split stat stty sum sync tail tar test timeout touch tr true truncate tty umount uniq wc which whoami
@@ -59,48 +46,10 @@ IDLE = 15  # minutes without an SSH operation after which what runs on a host is
 # process 1: ends when a program inside says so (see Machine.stop), when the host's folder has gone, or when nobody asks any more
 INIT = """end() { if [ -d /.simulated/full ]; then %s '{}'; fi; exit 0; }; trap end TERM
 while [ -e /.simulated/state/state.json ] && [ -n "$(find /.simulated/operations -mmin -%d)" ]; do sleep 5 & wait $!; done; end""" % (" ".join(FULL), IDLE)
-PROMPTS = {  # what a boot loader says where it finds no menu
-    "grub": ["GNU GRUB  version 2.06", "Minimal BASH-like line editing is supported.", "grub>"],
-    "systemd-boot": ["No loader found. Configuration files in \\loader\\entries\\*.conf are needed."],
-    "extlinux": ["No DEFAULT or UI configuration directive found!", "boot:"]}
-LOST = {  # what it says where it does not find a file that the entry names, and when it gives up
-    "grub": ["error: file `%s' not found."], "systemd-boot": ["Error loading %s: Not Found"], "extlinux": ["Could not find kernel image: %s", "boot:"]}
-GIVES_UP = ["error: you need to load the kernel first.", "", "Press any key to continue...", "", "  Failed to boot both default and fallback entries.", "",
-            "Press any key to continue..."]
-PANIC = "VFS: Unable to mount root fs on unknown-block(0,0)"
 
 
 class Unavailable(Exception):
     """This machine cannot simulate hosts; the text says why, and what would change that."""
-
-
-class Again(trees.Tree):
-    """A tree that is written over what is there, whoever put it there: nothing is written through its links to elsewhere. Programs that are simulated stay."""
-
-    def at(self, path):
-        place = Path(machine_module.Machine(root=str(self.root)).at(path, follow=False))
-        place.parent.mkdir(parents=True, exist_ok=True)
-        return place
-
-    def put(self, path, content="", mode=None):
-        place = self.at(path)
-        if not place.is_symlink():
-            place.unlink(missing_ok=True)
-            super().put(path, content, mode)
-
-    def link(self, path, target):
-        with contextlib.suppress(FileExistsError):
-            super().link(path, target)
-
-
-class Hopeful(host_reader.Host):
-    """Takes kernels and initrds that are not there for ones that are, so that an entry is read whole."""
-
-    def stat(self, path):
-        info, name = super().stat(path), os.path.basename(path)
-        if info is None and re.match(r"vmlinu|kernel|initr|xen-|.*(ucode|-uc)\b.*img$", name) and not any(name in self.names(base) for base in boot_reader.BASES):
-            return os.stat_result((0o100644,) + (0,) * 9)
-        return info
 
 
 # --- making one ---
@@ -120,7 +69,7 @@ def make(folder, spec):
     (state / "state.json").write_text(json.dumps(_first_state(spec)))
     with one.machine.change() as state:
         if spec.get("hypervisor", {}).get("is") == "dom0":
-            _xen(one.machine, state, spec["hypervisor"].get("options", ""), None)
+            start_xen(one.machine, state, spec["hypervisor"].get("options", ""), None)
     return one
 
 
@@ -238,195 +187,6 @@ def _prefix(python):
     return os.path.dirname(os.path.dirname(python))
 
 
-# --- boots ---
-
-def _xen(machine, state, options, update):
-    """Xen comes up: its log begins anew, and no guest runs but those that dom0 starts by itself."""
-    state["boot"].update(xen=state["spec"]["hypervisor"]["version"], xen_options=options)
-    xen.boot(machine, state, state["boot"]["xen"], "placeholder " + options, update)  # a word stands where the file's name was (XEN, GRUB's 20_linux_xen)
-
-
-def boot(machine):
-    """Boot a host: what its boot loader, its initrd and Xen's options say. The state says what came of it, the console what was said."""
-    tried = []
-    with contextlib.suppress(machine_module.Hung), machine.change() as state:
-        while _boot(machine, state, tried):
-            pass
-
-
-def _boot(machine, state, tried):
-    """One boot; whether it ended in a panic after which the machine starts anew by itself. tried: entries that did before; one of them would do so for ever."""
-    state["boot"]["count"] += 1
-    state["boot"]["id"] = str(uuid.uuid4())
-    state["boot"]["since"] = time.time()
-    state["units"], state["power"] = {}, "on"
-    spec, kexec = state["spec"], state["kexec"]
-    reader, hopeful = host_reader.Host(machine.root), Hopeful(machine.root)
-    state["kexec"], missing = None, []
-    if kexec:
-        entry = {"kernel": kexec["kernel"], "initrds": [kexec["initrd"]] * bool(kexec["initrd"]), "args": kexec["command_line"], "xen": None, "ucode": None}
-    else:
-        processor.reset(machine, state)
-        entry = boot_reader.default_entry(reader)
-        if entry is None:
-            entry = boot_reader.default_entry(hopeful)
-            missing = [path for path in [entry["xen"], entry["kernel"]] + entry["initrds"] if path and not reader.exists(path)] if entry else []
-        _forget_one_time(machine)
-    system = {"bls": "grub", "ostree": "grub"}.get(spec.get("boot", {}).get("system"), spec.get("boot", {}).get("system"))
-    menu = entry or system not in PROMPTS or not any(re.search("boot loaders found: none|which of 0 entries", text) for text in reader.warnings)
-    stops = [] if menu else PROMPTS[system]
-    if missing:
-        stops = _unfound(machine, system, entry, missing)
-    if stops or state["faults"].get("boots") is False:
-        for text in stops:
-            machine.say(text)
-        state["power"] = "hung"
-        return False
-    if entry is None:
-        machine.say("boot: %s" % "; ".join(reader.warnings))
-        version, args = state["boot"]["kernel"], state["boot"]["options"]
-        entry = {"kernel": None, "initrds": [], "args": args, "xen": None, "xen_args": None, "ucode": None}
-    else:
-        version = _version(entry["kernel"], spec)
-    state["boot"].update(kernel=version, options=entry["args"] or "", xen=None, xen_options=None)
-    state["log"] = ["Linux version %s" % version, "Command line: %s" % (entry["args"] or "")]
-    machine.say("Loading Linux %s%s" % (version, " with Xen" if entry["xen"] else ""))
-    update = None if missing else _update(reader, state, entry)
-    _load_early(machine, state, entry, update)
-    panic = _panic(reader, spec, entry, version, missing)
-    if panic:
-        return _panics(machine, state, entry, tried, panic)
-    state["xen"] = None
-    virsh.boot(state)
-    _show(machine, state, entry, version)
-    if entry["xen"]:
-        _xen(machine, state, entry["xen_args"] or "", update)
-    processor.show(machine, state)
-    machine.say("%s login:" % spec["name"])
-    return False
-
-
-def _unfound(machine, system, entry, missing):
-    """What a boot loader that gives up says of files that it does not find; nothing where it goes on, with what it says on the console already."""
-    said = [LOST[system][0] % path for path in missing] + LOST[system][1:]
-    if system == "grub" and (entry["xen"] or entry["kernel"]) not in missing:  # it starts what it has
-        for text in said + ["", "Press any key to continue..."]:
-            machine.say(text)
-        return []
-    return said + GIVES_UP * (system == "grub")
-
-
-def _panic(reader, spec, entry, version, missing):
-    """What Xen or Linux says where it finds no kernel for dom0, or no file system to begin with (XEN, LNX-core: init/do_mounts.c, init/initramfs.c); or nothing."""
-    if entry["kernel"] in missing:
-        return ["(XEN) ELF: not an ELF binary", "(XEN) Panic on CPU 0:", "(XEN) Could not set up DOM0 guest OS"]
-    if not entry["initrds"]:
-        return []
-    images = [reader.read(path, 1 << 30) or b"" for path in entry["initrds"]]
-    kernel = next((each for each in spec.get("kernels", ()) if each["version"] == version), {})
-    found = None if missing else initrds.unusable(images, kernel.get("main", "gzip") is not None)
-    if found is None and not missing:
-        return []
-    root = re.search(r"(?:^|\s)root=(\S+)", entry["args"] or "")
-    return ["Initramfs unpacking failed: %s" % found] * bool(found) + [
-        'VFS: Cannot open root device "%s" or unknown-block(0,0): error -6' % (root.group(1) if root else ""),
-        'Please append a correct "root=" boot option; here are the available partitions:', "Kernel panic - not syncing: " + PANIC]
-
-
-def _panics(machine, state, entry, tried, lines):
-    """Say so, and whether the machine then starts anew with another entry; where it does not, it hangs."""
-    wait = re.findall(r"(?:^|\s)panic=(-?\d+)", entry["args"] or "")
-    if entry["xen"] and "noreboot" not in (entry["xen_args"] or "").split():
-        lines = lines + ["(XEN) Reboot in five seconds..."]
-    elif not entry["xen"] and wait and wait[-1] != "0":
-        lines = lines + ["Rebooting in %s seconds.." % wait[-1]]
-    else:
-        lines = lines + ["---[ end Kernel panic - not syncing: %s ]---" % PANIC]
-    for text in lines:
-        machine.say(text)
-    again = "eboot" in lines[-1] and entry not in tried
-    tried.append(entry)
-    state["power"] = "on" if again else "hung"
-    return again
-
-
-def _forget_one_time(machine):
-    """GRUB's configuration takes next_entry out of the environment block before it boots it, where it has one that it can write."""
-    for folder in ("/boot/grub", "/boot/grub2"):
-        text = machine.text(folder + "/grubenv")
-        if text and len(text) == 1024 and "\nnext_entry=" in text and "save_env next_entry" in (machine.text(folder + "/grub.cfg") or ""):
-            text = re.sub(r"\nnext_entry=[^\n]*", "\nnext_entry=", text).rstrip("#")
-            machine.put(folder + "/grubenv", text + "#" * (1024 - len(text)))
-
-
-def _version(kernel, spec):
-    """The version of a kernel, of its path; where its name does not tell, as on Arch, the newest."""
-    pattern = trees.PARTS["distros"][spec["distro"]]["kernel"]
-    versions = [each["version"] for each in spec["kernels"]]
-    return next((version for version in versions if pattern.format(v=version) == os.path.basename(kernel)), versions[0])
-
-
-def _update(reader, state, entry):
-    """What the loader of this boot finds for the processor, or None."""
-    about = state["cpu"]
-    if not about["revisions"] or state["spec"].get("hypervisor", {}).get("is") in ("guest", "container"):
-        return None
-    version = entry["xen"] and (hypervisor.numbers(reader.link(entry["xen"]) or entry["xen"]) or True)
-    images = initrd._Reader(reader, Processor(about["vendor"], about["signature"], about["pf_mask"], about["firmware"]), version)
-    if entry["xen"]:
-        option = entry["ucode"] or boot_reader.xen_ucode(entry["xen_args"])
-        return initrd._xen(reader, entry, option, images)[1]
-    if re.search(initrd.OFF, entry["args"] or ""):
-        return None
-    return images.first(entry["initrds"])[1]
-
-
-def _load_early(machine, state, entry, update):
-    """Offer it to every CPU that runs an older one."""
-    took = [cpu for cpu in map(int, state["cpu"]["revisions"]) if update and state["cpu"]["revisions"][str(cpu)] < update.revision
-            and processor.offer(machine, state, cpu, update.revision)]
-    if took and not entry["xen"]:
-        old, new = state["cpu"]["firmware"] & 0xffffffff, update.revision & 0xffffffff
-        modern = [int(part) for part in re.findall(r"\d+", state["boot"]["kernel"])[:2]] >= [6, 7]  # as Linux words it since then, and before
-        state["log"] += ["microcode: Current revision: 0x%08x" % new, "microcode: Updated early from: 0x%08x" % old] if modern else [
-            "microcode: microcode updated early to revision 0x%x, date = %s" % (new, update.date)]
-
-
-def _show(machine, state, entry, version):
-    """Write /proc and /sys as this boot has them."""
-    spec = copy.deepcopy(state["spec"])
-    distro, root = trees.PARTS["distros"][spec["distro"]], Path(machine.root)
-    said = spec.setdefault("hypervisor", {"is": "metal"})
-    if said["is"] == "dom0" and not entry["xen"]:
-        spec["hypervisor"] = {"is": "metal"}
-        spec["cpu"] = dict((key, value) for key, value in spec["cpu"].items() if key != "vcpus")
-    elif "running" in said:
-        said["running"] = 0
-    if state["cpu"]["revisions"]:
-        spec["cpu"].pop("revisions", None)
-        spec["cpu"]["revision"] = state["cpu"]["revisions"]["0"] & 0xffffffff
-    spec = dict({"kernels": [], "boot": {"system": "none"}, "options": "ro quiet", "mounts": {"/": ["ext4", "/dev/sda2"]}}, **spec)
-    spec.pop("tainted", None)
-    running = next((kernel for kernel in spec["kernels"] if kernel["version"] == version), {})
-    spec["late_loading"] = running.get("late_loading", spec.get("late_loading"))
-    for place in ("proc", "sys", "run", "tmp"):
-        if (root / place).is_symlink():
-            (root / place).unlink()
-        shutil.rmtree(str(root / place), ignore_errors=True)
-        (root / place).mkdir()
-    (root / "tmp").chmod(0o1777)
-    tree = Again(root)
-    trees.processors(tree, spec)
-    trees.kernel_words(tree, spec, distro, {"version": version})
-    trees.hypervisor(tree, spec)
-    for path, text in spec.get("files", {}).items():
-        if path.startswith(("/proc/", "/sys/", "/run/")):
-            tree.put(path, text)
-    words = "placeholder " if entry["xen"] else "BOOT_IMAGE=%s " % trees.boot_path(spec, distro["kernel"], version) if entry["kernel"] else ""
-    tree.put("/proc/cmdline", words + (entry["args"] or "") + "\n")
-    tree.put("/proc/sys/kernel/random/boot_id", state["boot"]["id"] + "\n")
-
-
 # --- driving one ---
 
 Done = namedtuple("Done", "returncode stdout stderr")  # as subprocess.CompletedProcess
@@ -466,10 +226,10 @@ class Host(Driven):
         """
         number = self.operation()
         cut = self._state()["faults"].get("cut")
-        process, wire = self._session(self._process(), argv)
+        process, wire = self._session(self._process(), argv, stdin)
         with wire:
             try:
-                done = self._talk(process, stdin, seconds, number, cut)
+                done = self._talk(process, seconds, number, cut)
                 if done is None:  # what was begun goes on, its words are lost
                     self._hang_up(process, wire, b"h" if terminal else b"c")
                     raise Lost("the connection was closed in the middle of a command")
@@ -485,7 +245,7 @@ class Host(Driven):
 
     def _hang_up(self, process, wire, word):
         """Lose the connection to a session."""
-        for stream in (process.stdin, process.stdout, process.stderr):
+        for stream in (process.stdout, process.stderr):
             with contextlib.suppress(BrokenPipeError):
                 stream.close()
         with contextlib.suppress(OSError):  # it has ended already
@@ -494,31 +254,29 @@ class Host(Driven):
         process.returncode = 0  # nobody waits for it
         self.fault(cut=None)
 
-    def _talk(self, process, stdin, seconds, number, cut):
+    def _talk(self, process, seconds, number, cut):
         """(stdout, stderr) of a session; None where a fault cuts it."""
         if cut == number:
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.write(stdin)
-                process.stdin.flush()
             return None
         end = None if seconds is None else time.monotonic() + seconds
         while isinstance(cut, dict):  # until it comes to that point, or ends before
             try:
-                return process.communicate(stdin, 0.05)
+                return process.communicate(timeout=0.05)
             except subprocess.TimeoutExpired:
-                stdin = None
                 if self._state()["faults"].get("cut") is True:
                     return None
                 if end and time.monotonic() > end:
                     raise
-        return process.communicate(stdin, seconds)
+        return process.communicate(timeout=seconds)
 
-    def _session(self, pid, argv):
-        """(a process that runs a command in a session of its own, socket of the connection to it): see namespace.py."""
+    def _session(self, pid, argv, said=b""):
+        """(a process that runs a command in a session of its own, socket of the connection to it): see namespace.py; said: all that it is given to read."""
         wire, end = socket.socketpair()
-        with wire:
+        with wire, tempfile.TemporaryFile() as stdin:  # a pipe would have to be fed by somebody, while another one waits
+            stdin.write(said)
+            stdin.seek(0)
             try:
-                return subprocess.Popen([_python(), "-IS", str(HERE / "namespace.py"), "enter", str(pid), str(wire.fileno()), *argv], stdin=subprocess.PIPE,
+                return subprocess.Popen([_python(), "-IS", str(HERE / "namespace.py"), "enter", str(pid), str(wire.fileno()), *argv], stdin=stdin,
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT, start_new_session=True, pass_fds=[wire.fileno()]), end
             except BaseException:
                 end.close()

@@ -102,11 +102,13 @@ def test_a_kernel_without_the_reload_file_is_refused(machine):
 def test_what_must_not_be_loaded_is_refused_and_changes_nothing(machine):
     one = machine("bookworm-xen", revision=FROM)
     with_guests(one)
-    one.sh("cd /srv; head -c 4096 %s >cut; { cat %s; printf x; } >more; cp %s damaged; printf 'damaged' | dd of=damaged bs=1 seek=2000 conv=notrunc 2>/dev/null; "
+    one.sh("cd /srv; head -c 4096 %s >cut; { cat %s; printf x; } >more; cp %s damaged; "
+           "printf 'damaged' | dd of=damaged bs=1 seek=2000 conv=notrunc 2>/dev/null; "
            "cp /lib/firmware/intel-ucode/06-8f-08 other; mkdir -p folder; : >empty" % (INTEL, INTEL, INTEL))
     for arguments, words in (
             ({"path": "/srv/cut"}, "cut off"), ({"path": "/srv/more"}, "whole"), ({"path": "/srv/damaged"}, "checksum"), ({"path": "/srv/empty"}, "empty"),
-            ({"path": "/srv/other"}, "holds nothing for this CPU"), ({"path": "/srv/none"}, "could not be read"), ({"path": "/srv/folder"}, "not a regular file"),
+            ({"path": "/srv/other"}, "holds nothing for this CPU"), ({"path": "/srv/none"}, "could not be read"),
+            ({"path": "/srv/folder"}, "not a regular file"),
             ({"sha256": "00"}, "not the file that was decided on"), ({"revision": "0x02007007"}, "not 0x02007007"), ({"revision": "new"}, "is no number"),
             ({"hold": 31}, "from 1 to 30"),
     ):

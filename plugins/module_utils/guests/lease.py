@@ -70,6 +70,14 @@ def _folders():
         raise GuestError("%s: %s; which guests are ours to resume cannot be told without it" % (FOLDER, exc.strerror))
 
 
+def sweep():
+    """Take away leases that hold nobody and whose process has died before there was a watcher."""
+    for folder in _folders():
+        record, number = _read(folder), os.path.basename(folder).split("-")[0]
+        if not (record and record["guests"]) and not os.path.exists("/proc/" + number):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def open_leases(host):
     """[{"driver", "guests": [Guest], "seconds", "void": True where the host was started anew since, "left": seconds until its end}]."""
     found = []
@@ -181,11 +189,12 @@ class _Lease(object):
 
     def __init__(self, host, driver):
         self.host, self.driver, self.peer, self.until = host, driver, None, None
-        self.folder = FOLDER + "/" + uuid.uuid4().hex[:12]
+        self.folder = "%s/%d-%s" % (FOLDER, os.getpid(), uuid.uuid4().hex[:8])
         self.record = {"schema": 1, "driver": driver.name, "boot_id": _boot_id(host), "guests": [], "seconds": None, "until": None, "expired": False}
         try:
             atomic.private_folder(journal.FOLDER)
             atomic.private_folder(FOLDER)
+            sweep()
             os.mkdir(self.folder, 0o700)
             _write(self.folder, self.record)
             _carry(self.folder + "/code")
@@ -298,18 +307,21 @@ def release(host, driver, wanted=None):
             problems = _resume(driver, mine)
             done.update((guest.uuid, problems.get(guest.uuid)) for guest in mine)
             problems.update((guest.uuid, "") for guest in record["guests"] if guest not in mine)
-            if not problems and record["until"] is not None and record["until"] + RETRIES < time.monotonic():
-                shutil.rmtree(folder, ignore_errors=True)  # its watcher is gone too
-            elif mine:
+            if mine:
                 _keep(folder, record, problems)
+    sweep()
     return done
+
+
+def _stopped(number, _frame):
+    raise SystemExit("stopped by signal %d" % number)
 
 
 def watch(folder):
     """The watcher's whole life: until its lease is over, however that comes."""
     host = Host()
     driver = named(host, _read(folder)["driver"])
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # whoever stops the watcher ends the lease
+    signal.signal(signal.SIGTERM, _stopped)  # whoever stops the watcher ends the lease
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as peer:
         try:
             peer.connect(folder + "/socket")

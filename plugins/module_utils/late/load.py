@@ -212,6 +212,7 @@ def run(host, revision, path=None, digest=None, pause="none", hold=5, timeout=60
 
 def _resume(host, state):
     """{UUID: None or why not} of guests that an earlier run left paused when it was interrupted."""
+    lease.sweep()
     return lease.release(host, guests.driver(host, state.hypervisor)) if lease.open_leases(host) else {}
 
 

@@ -90,7 +90,8 @@ def run(machine, argv):
     service = name + (".scope" if "--scope" in options else ".service")
     argv = [program] + words[1:]
     unit = {"description": options.get("--description", " ".join(argv)), "argv": argv, "pid": None, "watcher": None,
-            "active": "inactive" if delay else "active", "result": "success", "properties": options["--property"], "collect": "--collect" in options, "timer": None}
+            "active": "inactive" if delay else "active", "result": "success", "properties": options["--property"],
+            "collect": "--collect" in options, "timer": None}
     timer = dict(unit, active="active", timer=service)
     with machine.change() as state:
         for one in [service] + [name + ".timer"] * (delay is not None):
@@ -308,7 +309,8 @@ def _show(units, names, argv):
     for name in names or [""]:
         unit = units.get(name)
         facts = {"Id": name, "LoadState": "loaded" if unit else "not-found", "ActiveState": unit["active"] if unit else "inactive",
-                 "SubState": "running" if unit and unit["pid"] else "waiting" if unit and unit["timer"] else "failed" if unit and unit["active"] == "failed" else "dead",
+                 "SubState": "running" if unit and unit["pid"] else "waiting" if unit and unit["timer"] else
+                             "failed" if unit and unit["active"] == "failed" else "dead",
                  "Result": unit["result"] if unit else "success", "MainPID": str(unit["pid"] or 0) if unit else "0"}
         for key, value in facts.items():
             if not wanted or key in wanted:

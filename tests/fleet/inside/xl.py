@@ -271,7 +271,8 @@ def _list(machine, options, argv):
         print(_json([{"domid": domain["id"], "config": _config(domain)} for domain in found]))
         return
     long = "v" in options
-    print("Name                                        ID   Mem VCPUs\tState\tTime(s)" + "   UUID                            Reason-Code\tSecurity Label" * long)
+    print("Name                                        ID   Mem VCPUs\tState\tTime(s)"
+          + "   UUID                            Reason-Code\tSecurity Label" * long)
     for domain in found:
         runs = not domain["pauses"] and domain["shutdown"] is None
         flags = "%s-%s%s%s-" % ("-r"[runs], "-p"[domain["pauses"] > 0], "-s"[domain["shutdown"] is not None], "-rscw"[domain["shutdown"] or 0])

@@ -341,8 +341,8 @@ def test_the_bindings_pause_the_same_guests(make):
               "print([calls.domain_unpause(1), calls.domain_pause(1), calls.domain_pause(1)], [each['paused'] for each in calls.domain_getinfo()])\n"
               "print(xs().read('', '/local/domain/1/name'), xs().ls('', '/local/domain'), xs().read('', '/local/domain/7/name'))\n"
               "calls.domain_pause(7)\n") % (one.machine.folder, one.machine.root)
-    done = subprocess.run([sys.executable, "-c", script], env={
-        "PYTHONPATH": "%s:%s:%s" % (INSIDE / "site", INSIDE, os.environ["ANSIBLE_COLLECTIONS_PATH"]), "PYTHONDONTWRITEBYTECODE": "1"},
+    paths = "%s:%s:%s" % (INSIDE / "site", INSIDE, os.environ["ANSIBLE_COLLECTIONS_PATH"])
+    done = subprocess.run([sys.executable, "-c", script], env={"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"},
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
     assert done.stdout == "[0, 0, 0] [0, 1]\nb'g1' ['0', '1'] None\n", done.stderr
     assert done.stderr.splitlines()[-1] == "xen.lowlevel.xc.Error: (3, 'No such process')" and "xc.py" not in done.stderr
