@@ -6,8 +6,8 @@ __metaclass__ = type
 
 # Documentation: hypervisor_guest.yml
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.fleet.microcode.plugins.module_utils import cpu, guests, hypervisor, journal
-from ansible_collections.fleet.microcode.plugins.module_utils.guests import lease, saved, states
+from ansible_collections.fleet.microcode.plugins.module_utils import cpu, hypervisor, journal
+from ansible_collections.fleet.microcode.plugins.module_utils.guests import guest, lease, saved, states
 from ansible_collections.fleet.microcode.plugins.module_utils.host import Host
 
 
@@ -16,8 +16,8 @@ def reach(host, state, names, seconds, folder, check):
     machine = " ".join(host.text("/sys/class/dmi/id/" + word, 4096) or "" for word in ("sys_vendor", "product_name"))
     below = hypervisor.facts(host, cpu.read(host)[2], machine, guests=False)
     try:
-        driver = guests.driver(host, below)
-    except guests.GuestError:
+        driver = guest.driver(host, below)
+    except guest.GuestError:
         if state != "running" or names or lease.open_leases(host):
             raise
         driver = None  # whoever manages them, we have paused none
@@ -43,7 +43,7 @@ def main():
     host, problem, result = Host(), None, {}
     try:
         result = reach(host, state, module.params["name"], seconds, module.params["folder"].rstrip("/"), module.check_mode)
-    except (guests.GuestError, journal.Busy, journal.JournalError) as exc:
+    except (guest.GuestError, journal.Busy, journal.JournalError) as exc:
         problem = str(exc)
     for text in host.warnings:
         module.warn(text)

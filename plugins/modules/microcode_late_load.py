@@ -6,9 +6,10 @@ __metaclass__ = type
 
 # Documentation: microcode_late_load.yml
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.fleet.microcode.plugins.module_utils import guests, journal
+from ansible_collections.fleet.microcode.plugins.module_utils import journal
+from ansible_collections.fleet.microcode.plugins.module_utils.guests.guest import GuestError
 from ansible_collections.fleet.microcode.plugins.module_utils.host import Host
-from ansible_collections.fleet.microcode.plugins.module_utils.late import load
+from ansible_collections.fleet.microcode.plugins.module_utils.late_load import load
 
 LIMITS = {"hold": (1, 30, "guests that wait longer lose connections, and their watchdogs may end them"),
           "timeout": (1, 600, "a load takes a second at most; one that does not come back is not helped by waiting")}
@@ -27,7 +28,7 @@ def main():
             module.fail_json(msg="%s: %d is not from %d to %d seconds: %s" % (name, said[name], least, most, why))
     try:
         result = load.run(host, said["revision"], said["path"], said["sha256"], said["guests"], said["hold"], said["timeout"], module.check_mode)
-    except (load.Refused, load.Stopped, guests.GuestError, journal.Busy, journal.JournalError) as exc:
+    except (load.Refused, load.Stopped, GuestError, journal.Busy, journal.JournalError) as exc:
         module.fail_json(msg=str(exc), warnings=host.warnings)
     (module.fail_json if result.pop("failed") else module.exit_json)(warnings=host.warnings, **result)
 

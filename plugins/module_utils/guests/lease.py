@@ -21,7 +21,7 @@ import uuid
 
 from .. import atomic, journal
 from ..host import Host
-from . import Guest, GuestError, named
+from .guest import Guest, GuestError, named
 
 FOLDER = journal.FOLDER + "/leases"
 START = 30  # seconds until a watcher must have come up; a busy host takes one or two

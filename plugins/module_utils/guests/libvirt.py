@@ -9,8 +9,9 @@ import copy
 import re
 from collections import namedtuple
 
-from . import Guest, GuestError, saved
+from . import saved
 from .. import cpu
+from .guest import Guest, GuestError
 from .many import at_once
 
 Domain = namedtuple("Domain", "uuid id name state job persistent image memory")  # job: text of one that runs, or None; image: libvirt keeps one; memory: KiB

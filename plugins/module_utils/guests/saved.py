@@ -12,7 +12,7 @@ import re
 import time
 
 from .. import atomic, journal
-from . import GuestError
+from .guest import GuestError
 
 FOLDER = journal.FOLDER + "/saved"
 RESERVE = 256 << 20  # bytes that stay free when an image has been written

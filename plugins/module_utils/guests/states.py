@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Bring guests into a state that was asked for, and say which were left alone and why."""
 from .. import journal
-from . import Guest, GuestError, lease, saved
+from . import lease, saved
+from .guest import Guest, GuestError
 
 
 def reach(host, driver, state, names=None, seconds=None, folder=saved.FOLDER, check=False):

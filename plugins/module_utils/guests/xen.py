@@ -15,9 +15,10 @@ import sys
 import uuid
 from collections import namedtuple
 
-from . import Guest, GuestError, saved
+from . import saved
 from .. import atomic
 from ..host import PROGRAMS
+from .guest import Guest, GuestError
 from .many import at_once
 
 Domain = namedtuple("Domain", "id uuid state paused reason memory")  # reason: why it ended (XEN public/sched.h), or None; memory: KiB

@@ -27,7 +27,7 @@ def seen():
 
 
 class Driver(object):
-    """Drives the guests of the file that FAKE_GUESTS names; make is guests.Guest."""
+    """Drives the guests of the file that FAKE_GUESTS names; make is guest.Guest."""
 
     name = "xen"
 

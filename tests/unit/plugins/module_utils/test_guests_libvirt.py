@@ -6,7 +6,8 @@ import uuid
 
 import pytest
 
-from ansible_collections.fleet.microcode.plugins.module_utils.guests import Guest, GuestError, libvirt
+from ansible_collections.fleet.microcode.plugins.module_utils.guests import libvirt
+from ansible_collections.fleet.microcode.plugins.module_utils.guests.guest import Guest, GuestError
 from ansible_collections.fleet.microcode.tests.fleet.machine import cpuinfo
 
 RUNNING, PAUSED, ENDS, OFF, CRASHED, SLEEPS = 1, 3, 4, 5, 6, 7

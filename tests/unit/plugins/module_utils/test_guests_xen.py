@@ -8,7 +8,8 @@ import uuid
 
 import pytest
 
-from ansible_collections.fleet.microcode.plugins.module_utils.guests import GuestError, saved, xen
+from ansible_collections.fleet.microcode.plugins.module_utils.guests import saved, xen
+from ansible_collections.fleet.microcode.plugins.module_utils.guests.guest import GuestError
 
 INFO = "nr_cpus                : 2\nhw_caps                : 00000001:00000000:00000000:00000000:00000000:00000811:00000000:00000000\n"
 CONFIG = {"c_info": {"name": "g1"}, "b_info": {"max_memkb": 131072, "disable_migrate": "False"}}

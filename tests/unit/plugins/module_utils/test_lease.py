@@ -13,7 +13,8 @@ import time
 import pytest
 
 from ansible_collections.fleet.microcode.plugins.module_utils import atomic, journal
-from ansible_collections.fleet.microcode.plugins.module_utils.guests import Guest, GuestError, lease
+from ansible_collections.fleet.microcode.plugins.module_utils.guests import lease
+from ansible_collections.fleet.microcode.plugins.module_utils.guests.guest import Guest, GuestError
 from ansible_collections.fleet.microcode.plugins.module_utils.host import Host
 from ansible_collections.fleet.microcode.tests.unit.plugins.module_utils import fake_guests
 
@@ -21,9 +22,8 @@ WATCH = """\
 import sys
 sys.path[:0] = [sys.argv[1] + "/code", %r]
 import fake_guests
-from module_utils import guests
-from module_utils.guests import lease
-lease.named = lambda host, name: fake_guests.Driver(guests.Guest)
+from module_utils.guests import guest, lease
+lease.named = lambda host, name: fake_guests.Driver(guest.Guest)
 lease.watch(sys.argv[1])
 """ % os.path.dirname(fake_guests.__file__)
 LONG = 600  # seconds that nobody waits for

@@ -12,7 +12,8 @@ import yaml
 pytest.importorskip("ansible")
 
 from ansible_collections.fleet.microcode.plugins.module_utils import journal
-from ansible_collections.fleet.microcode.plugins.module_utils.guests import Guest, GuestError, lease, states
+from ansible_collections.fleet.microcode.plugins.module_utils.guests import lease, states
+from ansible_collections.fleet.microcode.plugins.module_utils.guests.guest import Guest, GuestError
 from ansible_collections.fleet.microcode.plugins.modules import hypervisor_guest
 
 DOCUMENTED = yaml.safe_load(pathlib.Path(hypervisor_guest.__file__).with_suffix(".yml").read_text())
@@ -95,7 +96,7 @@ class Run(object):
         for name in ("leave", "release", "open_leases"):
             monkeypatch.setattr(lease, name, getattr(self.leases, name))
         monkeypatch.setattr(journal, "run", self._journal)
-        monkeypatch.setattr(hypervisor_guest.guests, "driver", self._driver)
+        monkeypatch.setattr(hypervisor_guest.guest, "driver", self._driver)
         monkeypatch.setattr(hypervisor_guest.hypervisor, "facts", lambda *_, **__: {"role": "host", "type": "xen"})
 
     def _driver(self, _host, _below):

@@ -4,7 +4,7 @@
 import re
 import zlib
 
-from ..hypervisor import numbers
+from .hypervisor import numbers
 
 RELOAD = "/sys/devices/system/cpu/microcode/reload"
 OPTIONS = ("MICROCODE", "MICROCODE_INTEL", "MICROCODE_AMD", "MICROCODE_LATE_LOADING", "MICROCODE_LATE_FORCE_MINREV")

@@ -5,8 +5,8 @@ import contextlib
 import signal
 
 from . import sysfs, xen_ucode
-from .. import cpu, facts, files, guests, hypervisor, journal
-from ..guests import lease
+from .. import cpu, facts, files, hypervisor, journal
+from ..guests import guest, lease
 from ..update import Processor, hex8
 
 WAYS = {"sysfs": sysfs, "xen-ucode": xen_ucode}
@@ -168,7 +168,7 @@ def _check(state, found, wanted):
 
 def _guests(state, wanted):
     """(driver, guests to pause, [(guest, why not)]) where guests are to be paused. GuestError."""
-    driver = guests.driver(state.host, state.hypervisor) if wanted == "pause" else None
+    driver = guest.driver(state.host, state.hypervisor) if wanted == "pause" else None
     there = driver.guests() if driver else []
     ready = [guest for guest in there if guest.state == "running" and guest.why_not is None]
     return driver, ready, [(guest, guest.why_not or "it is %s" % guest.state) for guest in there if guest not in ready]
@@ -213,7 +213,7 @@ def run(host, revision, path=None, digest=None, pause="none", hold=5, timeout=60
 def _resume(host, state):
     """{UUID: None or why not} of guests that an earlier run left paused when it was interrupted."""
     lease.sweep()
-    return lease.release(host, guests.driver(host, state.hypervisor)) if lease.open_leases(host) else {}
+    return lease.release(host, guest.driver(host, state.hypervisor)) if lease.open_leases(host) else {}
 
 
 def _load(signals, noted, before, found, wanted, paused, limits, resumed):

@@ -5,7 +5,7 @@ import errno
 import os
 import threading
 
-from . import RELOAD
+from ..late import RELOAD
 
 # what write(2) says from 6.7 on; before, nothing but success for most of these (LNX-core, LNX-5, and tests/lab/recordings/reload-*.yml)
 SAYS = {
