@@ -41,6 +41,6 @@ def machine(view_of):
                 "options": "ro quiet", "mounts": {"/": ["ext4", "/dev/sda1"]}}
         tree = trees.Tree(view)
         trees.processors(tree, spec)
-        trees.kernel_words(tree, spec, {"kernel": "vmlinuz-{v}", "compiler": "Debian"}, {"version": kernel or roots.kernels(view)[-1]})
+        trees.kernel_words(tree, spec, {"kernel": "vmlinuz-{v}", "compiler": "Debian", "packaging": "dpkg"}, {"version": kernel or roots.kernels(view)[-1]})
         return Host(str(view))
     return make
