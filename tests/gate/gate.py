@@ -201,16 +201,16 @@ def unit(step, *folders):
 
 
 def unit_core(step, core):
-    """All unit tests."""
+    """All unit tests of the collection."""
     step.use_core(core)
-    unit(step, "tests/unit")
+    unit(step, "tests/unit/plugins")
 
 
 def contract(step, core):
     """Simulated hosts held to the lab's tests and recordings, and, by the oldest core, with faults; their Python is the oldest at hand that it drives."""
     step.use_core(core)
     step.env["FLEET_MICROCODE_HOST_PYTHON"] = PYTHONS[min(minor for minor in PYTHONS if minor >= CORES[core][2])]
-    unit(step, "tests/contract" if core == min(CORES_AT_HAND) else "tests/contract/test_contract.py")
+    unit(step, *(["tests/contract", "tests/unit/fleet"] if core == min(CORES_AT_HAND) else ["tests/contract/test_contract.py"]))
 
 
 def unit_oldest(step):

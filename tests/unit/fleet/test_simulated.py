@@ -105,8 +105,11 @@ def test_a_boot_writes_nothing_through_links_of_the_hosts_tree(make, outside, fo
 
 def test_a_pipe_where_a_file_was_keeps_nobody_waiting(make):
     one = make()
-    one.sh("rm -f /proc/cpuinfo /boot/grub/grubenv /etc/hostname /.simulated/state/console.log; "
-           "mkfifo /proc/cpuinfo /boot/grub/grubenv /etc/hostname /.simulated/state/console.log")
+    pipes = "/proc/cpuinfo /boot/grub/grubenv /etc/hostname"
+    one.sh("rm %s; mkfifo %s" % (pipes, pipes))
+    one.reset()
+    assert one.sh("cat /etc/hostname") == "deb12-web1\n"
+    one.sh("cd /.simulated/state; rm -f console.log; mkfifo console.log")
     with pytest.raises(Lost, match="deb12-web1 does not boot"):
         one.reset()
 
@@ -242,13 +245,18 @@ def test_a_unit_outlives_the_session_whatever_the_host_says_of_those(make, kind)
 
 def test_a_unit_is_stopped_before_it_is_said_to_be_and_sent_the_signal_that_is_asked_for(make):
     one = make()
-    program = "trap 'echo told >>/root/caught; exit 0' TERM; trap 'echo hup >>/root/caught' HUP; echo $$ >/root/pid; while :; do sleep 0.01; done"
+    program = ("trap 'echo told >>/root/caught; while [ ! -e /root/go ]; do sleep 0.01; done; exit 0' TERM; trap 'echo hup >>/root/caught' HUP; "
+               "echo $$ >/root/pid; while :; do sleep 0.01; done")
     one.ssh("systemd-run", "--quiet", "--unit=mine", "sh", "-c", program)
     one.wait(lambda: has(one, "pid") and one.sh("cat /root/pid"), "it does not run")
     one.ssh("systemctl", "kill", "--signal=SIGHUP", "mine")
     one.wait(lambda: has(one, "caught"), "it is not told")
-    one.ssh("systemctl", "stop", "mine")
-    assert not alive(one) and one.sh("cat /root/caught") == "hup\ntold\n"
+    one.sh("(systemctl stop mine; echo >/root/stopped) >/dev/null 2>&1 &")
+    one.wait(lambda: one.sh("cat /root/caught") == "hup\ntold\n", "it is not told")
+    assert alive(one) and not has(one, "stopped")
+    one.sh("touch /root/go")
+    one.wait(lambda: has(one, "stopped"), "it is not said to be")
+    assert not alive(one)
 
 
 def test_who_interrupts_a_command_leaves_nothing_of_it_behind(make, monkeypatch):
