@@ -133,6 +133,7 @@ def enter(pid, wire, argv):
     systemd-run.
     """
     os.set_inheritable(wire, False)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever drives the hosts may run under nohup; sshd's sessions do not
     proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)  # this machine's; inside it is a simulated one
     handles = [os.open("/proc/%d/ns/%s" % (pid, name), os.O_RDONLY) for name, _flag in SPACES]
     for handle, (name, flag) in zip(handles, SPACES):
