@@ -5,9 +5,12 @@ import contextlib
 import errno
 import json
 import os
+import pathlib
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -79,14 +82,16 @@ def leases():
 
 
 @pytest.fixture
-def fleet(tmp_path, monkeypatch):
-    monkeypatch.setattr(journal, "FOLDER", str(tmp_path / "j"))
-    monkeypatch.setattr(lease, "FOLDER", str(tmp_path / "j/leases"))
+def fleet(monkeypatch):
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="leases-"))  # short: it holds sockets
+    monkeypatch.setattr(journal, "FOLDER", str(folder / "j"))
+    monkeypatch.setattr(lease, "FOLDER", str(folder / "j/leases"))
     monkeypatch.setattr(lease, "WATCH", WATCH)
-    monkeypatch.setenv("FAKE_GUESTS", str(tmp_path / "guests.json"))
+    monkeypatch.setenv("FAKE_GUESTS", str(folder / "guests.json"))
     monkeypatch.setattr(Host, "is_dir", lambda self, path: path != "/run/systemd/system" and os.path.isdir(path))  # a test starts no units
-    (tmp_path / "guests.json").write_text(json.dumps({"a": {"id": 1, "pauses": 0}, "b": {"id": 2, "pauses": 0}}))
-    return Fleet()
+    (folder / "guests.json").write_text(json.dumps({"a": {"id": 1, "pauses": 0}, "b": {"id": 2, "pauses": 0}}))
+    yield Fleet()
+    shutil.rmtree(str(folder), ignore_errors=True)
 
 
 def test_guests_are_held_in_the_block_and_run_after_it(fleet):
