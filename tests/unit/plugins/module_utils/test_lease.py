@@ -63,6 +63,7 @@ class Fleet(object):
         """A process that calls block(self) and is then killed as it stands: its number."""
         number = os.fork()
         if not number:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup ignores
             try:
                 block(self)
             finally:
