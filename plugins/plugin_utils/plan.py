@@ -276,6 +276,8 @@ def _unread(facts):
         return None
     if part(facts, "hypervisor", "type") != "xen":
         return max(0, unread - len(offline))
+    if part(facts, "cpu", "vendor") == "AuthenticAMD":  # Xen loads on each thread, and tells of each
+        return unread
     revisions, threads = part(facts, "cpu", "revisions"), part(facts, "hypervisor", "xen", "threads_per_core")
     told = sum(len(items(cpus)) for cpus in revisions.values()) if isinstance(revisions, dict) else 0
     return 0 if isinstance(threads, int) and told and told * threads == told + unread else unread

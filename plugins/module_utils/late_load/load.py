@@ -78,9 +78,9 @@ class _State(object):
 
     @property
     def unread(self):
-        """CPUs that may run anything; None where even that is not known. A core's threads share its microcode, and Xen's log tells of the first one alone."""
+        """CPUs that may run anything; None where even that is not known. With Intel Xen loads on a core's first thread, and its log tells of no other (XEN)."""
         unread, told = self.cpu.get("unread"), sum(map(len, (self.cpu.get("revisions") or {}).values()))
-        threads = self.xen and self.hypervisor["xen"]["threads_per_core"]
+        threads = self.xen and self.intel and self.hypervisor["xen"]["threads_per_core"]
         return 0 if threads and told and unread is not None and told * threads == told + unread else unread
 
     @property
