@@ -125,6 +125,12 @@ def _first(updates, among):
     return chosen
 
 
+class FirmwareFirst(str):
+    """Why nothing is loaded, where it is for want of a revision that firmware has to bring; which one is min_revision, an int."""
+
+    min_revision = None
+
+
 def _newest(updates):
     return max(updates, key=lambda update: update.revision)
 
@@ -133,7 +139,8 @@ def pick(updates, processor, problem=None, xen=False):
     """(the Update that Linux, or Xen, would choose, None), (None, why it is not known), or (None, None): none is for the processor.
 
     updates and problem: what read() gave for one file or initrd. The one chosen may be no newer than what runs. Since late 2025
-    a file may hold two patches for a processor (EntrySign); the newer then declares the revision that firmware must have brought.
+    a file may hold two patches for a processor (EntrySign); the newer then declares the revision that firmware must have brought,
+    for want of which the reason is a FirmwareFirst.
     xen: its version as a tuple, True where not known.
     """
     runs, family = processor.revision, _family(processor.signature)
@@ -158,7 +165,9 @@ def pick(updates, processor, problem=None, xen=False):
         return None, "it loads from revision %s on, and what runs is not known" % hex8(needs[-1].min_revision)
     ready = [update for update in fits if not update.min_revision or runs >= update.min_revision]
     if not ready:
-        return None, "it loads from revision %s on, which newer firmware brings; %s runs" % (hex8(needs[-1].min_revision), hex8(runs))
+        why = FirmwareFirst("it loads from revision %s on, which newer firmware brings; %s runs" % (hex8(needs[-1].min_revision), hex8(runs)))
+        why.min_revision = needs[-1].min_revision
+        return None, why
     if xen:
         choices = [_newest(ready), _newest(fits)]
     else:  # newer kernels choose by what firmware brought, older ones do not; early loading takes the last, late loading the newest

@@ -4,7 +4,7 @@
 import contextlib
 import hashlib
 
-from . import container, distro
+from . import amd, container, distro
 from .update import hex8
 
 IMAGES = {"GenuineIntel": ("intel-ucode.img", "intel-uc.img"), "AuthenticAMD": ("amd-ucode.img", "amd-uc.img")}  # ready early cpio: Arch, Alpine; Gentoo
@@ -51,7 +51,10 @@ def facts(host, processor, release, xen):
 
 
 def file(host, path, processor, xen):
-    """What one file holds for the processor. revision None: nothing where problem is None too, else not known."""
+    """What one file holds for the processor. revision None: nothing where problem is None too, else not known.
+
+    min_revision beside a problem is what firmware must bring before the file can be loaded.
+    """
     caveat = path[len(CAVEATS):].split("/")[0] if path.startswith(CAVEATS) else None
     entry = {"path": path, "revision": None, "date": None, "min_revision": None, "problem": None, "sha256": _sha256(host, path), "package": None,
              "early_only": ".initramfs" in path or path.startswith("/boot/"), "caveat": caveat}
@@ -64,7 +67,7 @@ def file(host, path, processor, xen):
     if picked:
         entry.update(revision=hex8(picked.revision), date=picked.date, min_revision=hex8(picked.min_revision))
     elif why:
-        entry["problem"] = why
+        entry.update(problem=str(why), min_revision=hex8(why.min_revision) if isinstance(why, amd.FirmwareFirst) else None)
         host.warn("%s: %s" % (path, why))
     return entry
 

@@ -168,7 +168,8 @@ def xen_revisions(host, cpu_facts, xen):
                   + "; xen-ucode of Xen 4.18 and newer would tell")
     elif unread:
         host.warn("%d of the machine's %d CPUs: the hypervisor does not show their revision" % (unread, physical))
-    cpu_facts.update(boot_revision=booted, smt=None, llc_per_core=None)  # dom0's CPUs are virtual: what it sees of cores and caches is not the machine's
+    # dom0's CPUs are virtual: what it sees of cores, caches and TSX is not the machine's
+    cpu_facts.update(boot_revision=booted, smt=None, llc_per_core=None, tsx=None)
     running = settle(host, cpu_facts, known, source, unread)
     return running if known else None, pf_mask
 

@@ -80,7 +80,7 @@ options:
     type: dict
     default: {}
   wave_sizes:
-    description: How many hosts the waves after the canaries have at most. The last number holds for all waves that follow, and for the canaries too.
+    description: How many hosts the waves of the canaries have at most, and again those after them. The last number holds for all waves that follow.
     type: list
     elements: int
     default: [5, 20, 80, 320, 1280]

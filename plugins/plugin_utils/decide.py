@@ -8,12 +8,12 @@ that it comes from; those of this file begin with "engine.". Facts come from hos
 import functools
 import re
 
-from ansible_collections.fleet.microcode.plugins.plugin_utils.policy import day, is_signed, revision, scope_of
+from ansible_collections.fleet.microcode.plugins.plugin_utils.policy import READERS, day, is_signed, revision, scope_of
 from ansible_collections.fleet.microcode.plugins.plugin_utils.report import SCHEMA, clean, hex8, items, number, part, plain, quantity, spans
 
 DEFAULTS = {"late": "never", "guests": "none", "hold_days": 0, "accept": (), "target": "newest_staged", "today": None}
 MOST = 64  # files looked at; a host has a few
-FIRMWARE_BRINGS = "which newer firmware brings"  # how a file's problem says so (module_utils/amd.py)
+ALONE = ("zenbleed",)  # closed by microcode alone; Linux has no file of it among the vulnerabilities
 LINUX = "Linux, arch/x86/kernel/cpu/microcode/"
 
 
@@ -31,8 +31,8 @@ class _Host:
         self.role, self.xen = part(facts, "hypervisor", "role"), part(facts, "hypervisor", "type") == "xen"
         self.offline, self.unread = items(part(facts, "cpu", "offline")), _count(part(facts, "cpu", "unread"))
         self.kernels = [each for each in items(part(facts, "early", "kernels"))[:MOST] if isinstance(each, dict)]
-        self.carried = [revision(each.get("revision"), self.signed) for each in self.kernels]
-        self.files, self.doubtful, self.held = [], [], []
+        self.next = [revision(each.get("revision"), self.signed) for each in self.kernels if each.get("default") is True]  # what its initrd has
+        self.files, self.doubtful, self.waiting, self.held = [], [], [], []  # waiting: those of the doubtful for which firmware must come first
         for entry in items(part(facts, "files"))[:MOST]:
             self._file(entry)
         self.start = self._start()
@@ -42,30 +42,36 @@ class _Host:
         path, found = clean(part(entry, "path"), 4096), revision(part(entry, "revision"), self.signed)
         path = path if path == part(entry, "path") else None
         caveat, problem, sha256 = (clean(part(entry, key)) for key in ("caveat", "problem", "sha256"))
-        if caveat and (found is None or found not in self.carried):  # an initrd that carries it shows that microcode_ctl lets it through
+        least = revision(part(entry, "min_revision"), self.signed)
+        if caveat and (found is None or found not in self.next):  # the next boot's initrd carries it where microcode_ctl lets it through
             if found is not None or problem:
                 self.held.append((found, path, caveat))
         elif found is not None and path and sha256:
             early_only = bool(caveat) or part(entry, "early_only")  # late loading does not look into the folders of caveats
             self.files.append({
                 "to": found, "file": path, "sha256": sha256, "date": clean(part(entry, "date"), 20), "package": clean(part(entry, "package")),
-                "min_revision": revision(part(entry, "min_revision"), self.signed), "early_only": early_only if isinstance(early_only, bool) else None})
+                "min_revision": least, "early_only": early_only if isinstance(early_only, bool) else None})
         elif found is not None or problem or not isinstance(entry, dict):
             self.doubtful.append((path or "a file without a name", problem or "its path or its SHA-256 is not known"))
+            if found is None and None not in (least, self.runs) and not self.intel and self.runs < least:
+                self.waiting.append(self.doubtful[-1])
 
     def _start(self):
-        """The revision that firmware brings, from which every early load sets out; None where an earlier load may have covered it."""
+        """The revision that firmware brings, from which every early load sets out; None where that is not proven, as where a load may have covered it."""
         if self.xen:
-            off = part(self.facts, "hypervisor", "xen", "ucode") in ("none", "off")  # of the Xen that runs
-            return revision(part(self.facts, "cpu", "boot_revision"), self.signed) if off else self._bare()
-        return self.runs if "dis_ucode_ldr" in items(part(self.facts, "command_line")) else self._bare()
+            return revision(part(self.facts, "cpu", "boot_revision"), self.signed) if self._xen_loaded_nothing() else None
+        if "dis_ucode_ldr" in items(part(self.facts, "command_line")):
+            return self.runs
+        if part(self.facts, "late", "interface") != "none" or part(self.facts, "late", "available") is not False or part(self.facts, "early", "loads") is None:
+            return None  # a late load leaves no trace, nor does a file that is built into the kernel
+        carried = [(each.get("carries"), revision(each.get("revision"), self.signed)) for each in self.kernels if each.get("running") is True]
+        return self.runs if len(carried) == 1 and (carried[0][0] == "none" or None not in (carried[0][1], self.runs) and carried[0][1] < self.runs) else None
 
-    def _bare(self):
-        """What runs, where neither the initrd nor a late load of a file at hand can have brought it."""
-        for kernel, carried in zip(self.kernels, self.carried):
-            if kernel.get("running") is True and (kernel.get("carries") == "none" or None not in (carried, self.runs) and carried < self.runs):
-                return None if any(each["to"] == self.runs for each in self.files) else self.runs
-        return None
+    def _xen_loaded_nothing(self):
+        """Whether the Xen that runs is known to have loaded nothing before dom0 booted: from 4.21 on it may scan unasked, and xen.cfg may name a file."""
+        option, following = part(self.facts, "hypervisor", "xen", "ucode"), part(self.facts, "early", "xen_ucode")
+        version = READERS["version"](part(self.facts, "hypervisor", "version"), None)
+        return following in ("none", "off") and (option == "off" or option == "none" and version is not None and version[0][:2] <= (4, 20))
 
 
 def _count(value):
@@ -138,7 +144,8 @@ VERDICTS = (  # (what is said of a candidate, action), the first one counts; whe
     ("unknown", "unknown"),  # whether a rule of the effect block, firmware_first or review speaks
     ("review", "blocked"),  # until it is accepted by name
 )
-ORDER = tuple(said for said, _action in VERDICTS) + ("require", "newer", "allow_late", "early_only", "note")  # in which reasons are given
+STANDING = tuple(said for said, _action in VERDICTS)
+ORDER = STANDING + ("require", "newer", "allow_late", "early_only", "note")  # in which reasons are given
 
 
 # --- one candidate ---
@@ -161,10 +168,13 @@ class _Case:
         return scope_of(self.host.facts, {"path": "early", "from": hex8(to), "start": hex8(to), "to": hex8(to)}, self.options)
 
     def released(self, found):
-        """The day of a file, or of the release that its package names, which is the later of the two; None where neither is known."""
-        named = re.search(r"(?<!\d)(20\d\d)(\d\d)(\d\d)(?!\d)", found.get("package") or "")
-        days = [day(text) for text in (found.get("date"), named and "-".join(named.groups())) if text]
-        return max(filter(None, days), default=None)
+        """The day of a release: the latest of the file's own and those that its package's version has; None where none is known.
+
+        A file's day is months before its release, so that of a package that names no day it is not known.
+        """
+        package = found.get("package")
+        named = [day("-".join(each)) for each in re.findall(r"(?<!\d)(20\d\d)(\d\d)(\d\d)(?!\d)", package or "")]
+        return max(filter(None, named + [day(found.get("date"))]), default=None) if not package or any(named) else None
 
     def age(self, found):
         """Days since then; None where that is not known."""
@@ -172,10 +182,20 @@ class _Case:
         return (today - released).days if released and today else None
 
     @functools.cached_property
-    def standing(self):
-        """[(rule, text)] of what the rules say of what runs, whatever is at hand."""
+    def asked(self):
+        """[(rule, True or Unknown, text)] of what the rules say of what runs, whatever is at hand."""
         scope = self.at(self.host.runs)
-        return [(rule, rule.said(scope)) for rule, answer in self.policy.asked(scope) if answer is True]
+        return [(rule, answer, rule.said(scope)) for rule, answer in self.policy.asked(scope)]
+
+    @property
+    def standing(self):
+        """[(rule, text)] of those that speak."""
+        return [(rule, text) for rule, answer, text in self.asked if answer is True]
+
+    @property
+    def doubted(self):
+        """{paths: [rule]} of those that may ask for another revision, and the facts that would tell."""
+        return _lacking((rule, answer) for rule, answer, _text in self.asked if rule.effect == "require" and answer is not True)
 
     @functools.cached_property
     def needed(self):
@@ -191,22 +211,21 @@ class _Case:
 
     def verdict(self, found):
         """(action, or None where nothing stands against it, [reason]) of an early load."""
-        scope, reasons, lacking = self.scope("early", found), [], {}
+        scope, reasons, lacking = self.scope("early", found), [], []
         for rule, answer in self.policy.asked(scope):
             if rule.effect == "review" and rule.id in self.options["accept"]:
                 reasons.append(_reason(rule.id, "note", "Accepted by name: " + rule.said(scope), rule.source))
             elif rule.effect in ("block", "firmware_first", "review"):
                 reasons.append(_of(rule, answer, scope))
             elif rule.effect in ("require", "note") and answer is not True:
-                lacking.setdefault(answer.paths, []).append(rule.id)
+                lacking.append((rule, answer))
             elif rule.effect == "note":
                 reasons.append(_of(rule, answer, scope))
-        if not self.host.intel and found["min_revision"] is not None and self.host.runs < found["min_revision"]:
+        if not self.host.intel and found.get("min_revision") is not None and self.host.runs < found["min_revision"]:
             reasons.append(_engine("amd-minimum", "firmware_first", "%s can be loaded from %s on, which newer firmware brings; %s runs. Update the firmware "
                                    "first." % (hex8(found["to"]), hex8(found["min_revision"]), hex8(self.host.runs)), "linux-firmware, amd-ucode/README"))
-        reasons += [_engine("not-known", "note", "For want of %s it is not known whether there is more to say (%s)." % (" and ".join(paths), ", ".join(rules)))
-                    for paths, rules in lacking.items()]
-        said = {kind for kind, _because in reasons}
+        reasons += _not_known(_lacking(lacking))
+        said = _kinds(reasons)
         return next((action for kind, action in VERDICTS if kind in said), None), reasons
 
     def late(self, found):
@@ -247,7 +266,11 @@ class _Case:
         elif late != ("xen-ucode" if host.xen else "sysfs"):
             yield "platform", "Late loading would go through %s, which is not the way on %s." % (
                 clean(late, 20) or "an unknown interface", "Xen" if host.xen else "Linux"), "facts.late"
-        if host.offline and not host.xen:
+        if not host.cpus:
+            yield "cpus", "Which CPU runs what is not known.", "facts.cpu.revisions"
+        elif not host.xen and not isinstance(part(facts, "cpu", "offline"), (list, tuple)):
+            yield "cpus", "Which CPUs are offline is not known, and where any is Linux refuses a late load.", "facts.cpu.offline"
+        elif host.offline and not host.xen:
             yield "cpus", "CPUs %s are offline, and Linux then refuses a late load." % (spans(host.offline[:8192]) or "of unknown number"), LINUX + "core.c"
         elif host.unread is None:
             yield "cpus", "Of how many CPUs the revision was not read is not known.", "facts.cpu.unread"
@@ -262,12 +285,13 @@ class _Case:
         return lists
 
     def _closed(self, path, names):
-        """Those of the names that are closed indeed; a late load changes nothing of what the kernel chose at its boot."""
+        """Those of the names that are closed for certain: by the microcode alone, or together with a kernel that knows of them and chooses anew at its boot.
+
+        dom0's kernel does not speak for Xen.
+        """
         said = part(self.host.facts, "vulnerabilities")
-        said = said if isinstance(said, dict) else {}
-        if path == "late":
-            return [name for name in names if name not in said]
-        return [name for name in names if self.host.xen or str(said.get(name, "Vulnerable")).startswith("Vulnerable")]
+        said = said if isinstance(said, dict) and path == "early" and not self.host.xen else {}
+        return [name for name in names if name in ALONE or str(said.get(name)).startswith("Vulnerable")]
 
 
 # --- reasons: (which of ORDER, what "because" has) ---
@@ -289,6 +313,19 @@ def _engine(name, effect, text, source=None, kind=None):
     return _reason("engine." + name, effect, text, source, kind)
 
 
+def _lacking(answers):
+    """{paths: [rule]} of (rule, Unknown)s."""
+    found = {}
+    for rule, answer in answers:
+        found.setdefault(answer.paths, []).append(rule.id)
+    return found
+
+
+def _not_known(lacking):
+    return [_engine("not-known", "note", "For want of %s it is not known whether there is more to say (%s)." % (" and ".join(paths), ", ".join(rules)))
+            for paths, rules in lacking.items()]
+
+
 # --- the decision ---
 
 def decide(policy, facts, options):
@@ -302,20 +339,20 @@ def decide(policy, facts, options):
     wanted, reasons = _wanted(case)
     if not wanted:
         return _nothing(case, reasons)
-    refused = []
+    passed = []
     for found in wanted:
         action, said = case.verdict(found)
-        if "block" not in {kind for kind, _because in said}:
+        if action is None or not case.needed and "block" not in _kinds(said):  # what is asked for is not kept waiting for what only waits
             break
-        refused.append((found, said))
-    else:  # all are refused: what was wanted most stands for them
-        found, said = refused.pop(0)
+        passed.append((found, action, said))
+    else:  # something stands against each: what only waits stands for them, else what was wanted most
+        found, action, said = passed.pop(next((count for count, each in enumerate(passed) if "block" not in _kinds(each[2])), 0))
     reasons = said + [reason for _rule, reason in case.needed] + reasons
     if host.xen and host.unread:
         reasons.append(_engine("unread", "note", "Xen does not show the revision of %s, taken to run what the others run." % quantity(host.unread, "CPU"),
                                "facts.cpu.unread"))
     reasons += [_reason(because["rule"], "note", "%s is passed over: %s" % (hex8(other["to"]), because["text"]), because["source"])
-                for other, also in refused for kind, because in also if kind == "block"]
+                for other, _action, also in passed for kind, because in also if kind in STANDING]
     if case.needed and not case.met(found["to"]):
         reasons.append(_engine("still-needed", "note", "Even %s is not all that is asked for, and nothing better is at hand." % hex8(found["to"])))
     if action is None:
@@ -328,9 +365,10 @@ def decide(policy, facts, options):
         if action == "late" and revision(part(facts, "pending"), host.signed) != found["to"]:
             reasons.append(_engine("late-lasts", "note", "A late load lasts until the next boot, which loads it again only if the initrd has it.",
                                    "facts.pending"))
-        if action == "early" and part(facts, "early", "disabled") is True:
-            reasons.append(_engine("loader-off", "note", "A kernel option (dis_ucode_ldr) switches the loader off. It must go, or nothing is loaded.",
-                                   "facts.early.disabled"))
+        if action == "early" and part(facts, "early", "disabled") is True and not host.xen:  # of dom0's kernel it means nothing
+            action = "blocked"
+            reasons.insert(0, _engine("loader-off", "note", "A kernel option (dis_ucode_ldr) switches Linux's loader off, so that a boot would load nothing. "
+                                      "Take it out of the boot loader's settings and boot.", "facts.early.disabled", "block"))
     return _decision(host, action, reasons, found, case)
 
 
@@ -353,11 +391,15 @@ def _wanted(case):
                 hex8(each["to"]), case.released(each) or "a day that is not known", quantity(least, "day")), "facts.files", "held"))
         else:
             ready.append(each)
-    reasons += [_engine("caveat", "note", "microcode_ctl keeps %s apart (caveat %s), and no initrd here has it: what runs is what this distribution means to "
-                        "run. The caveat's readme says why, and how to override it." % (hex8(to) or path or "a file", caveat),
+    reasons += [_engine("caveat", "note", "microcode_ctl keeps %s apart (caveat %s), and the default kernel's initrd does not have it: what runs is what this "
+                        "distribution means to run. The caveat's readme says why, and how to override it." % (hex8(to) or path or "a file", caveat),
                         "microcode_ctl, README.caveats", "caveat")
                 for to, path, caveat in host.held if to is None or to > host.runs]
     return ready, reasons + [_engine("file-unknown", "note", "What %s holds is not known: %s." % each, "facts.files", "doubt") for each in host.doubtful]
+
+
+def _kinds(reasons):
+    return {kind for kind, _because in reasons}
 
 
 def _named(host, target):
@@ -367,21 +409,27 @@ def _named(host, target):
 
 def _nothing(case, reasons):
     """The decision where no file is to be loaded; the first line that applies counts."""
-    host, target, kinds = case.host, case.options["target"], {kind for kind, _because in reasons}
+    host, target, kinds = case.host, case.options["target"], _kinds(reasons)
     named = _named(host, target) if isinstance(target, dict) else None
     runs = hex8(host.runs)
-    firmware = next((each for each in host.doubtful if FIRMWARE_BRINGS in each[1]), None)
     lines = (
         (isinstance(target, dict) and named is None, "none", "no-target", "The target names no revision for %s." % hex8(host.signature)),
         (named == host.runs, "none", "target-runs", "%s runs, which is the target." % runs),
         (named is not None and named < host.runs, "none", "target-older",
          "%s runs, and the target %s is older: loading never goes back." % (runs, hex8(named))),
+        (target == "advisory" and not case.needed and case.doubted, "unknown", "need-unknown",
+         "Whether a rule asks for a newer revision than %s is not known, for want of %s (%s)." % (
+             runs, " and ".join(dict.fromkeys(path for paths in case.doubted for path in paths)), ", ".join(sum(case.doubted.values(), [])))),
         (target == "advisory" and not case.needed, "none", "not-needed", "No rule asks for a newer revision than %s, which runs." % runs),
-        (firmware, "firmware_first", "firmware-first", "%s: %s. Update the firmware first." % (firmware or ("", ""))),
+        (host.waiting, "firmware_first", "firmware-first", "%s: %s. Update the firmware first." % (host.waiting + [("", "")])[0]),
         ("doubt" in kinds, "unknown", "files-unclear", "Whether something newer than %s is at hand is not known, as a file cannot be read." % runs),
         (named is not None and "held" not in kinds, "blocked", "no-target-file",
          "No file at hand holds the target %s. Install the package that does, or name another target." % hex8(named)),
         (named is not None, "blocked", "target-held", "The target %s is held back." % hex8(named)),
+        (case.needed and "held" in kinds, "blocked", "held",
+         "A newer revision than %s is asked for, and what is at hand is held back until it is old enough; a smaller hold_days takes it now." % runs),
+        (case.needed and "caveat" in kinds, "blocked", "apart",
+         "A newer revision than %s is asked for, and microcode_ctl keeps what is at hand apart: override the caveat, or see that one runs without it." % runs),
         (case.needed, "blocked", "no-file", "A newer revision than %s is asked for, and no file at hand provides it. Install a newer package." % runs),
         ("held" in kinds, "none", "held", "What is newer than %s is held back." % runs),
         ("caveat" in kinds, "none", "apart", "Nothing newer than %s is meant for this host." % runs),
@@ -391,16 +439,36 @@ def _nothing(case, reasons):
     action, name, text = next(line[1:] for line in lines if line[0])
     first = _engine(name, "firmware_first" if action == "firmware_first" else "note", text, kind=ORDER[0])
     notes = [_reason(rule.id, "note", text, rule.source) for rule, text in case.standing if rule.effect == "note"]
+    notes += _not_known(case.doubted) if name != "need-unknown" else []
     return _decision(host, action, [first] + [reason for _rule, reason in case.needed] + reasons + notes, case=case)
+
+
+def _next_boot(case, action, found, reasons):
+    """(action, [reason]): what the default kernel's initrd holds is judged too, as the next boot loads it, whatever is decided of the files."""
+    host, to = case.host, found.get("to")
+    pending = revision(part(host.facts, "pending"), host.signed)
+    if pending is None or pending <= host.runs or action == "early" and pending == to:
+        return action, reasons
+    _verdict, said = case.verdict(next((each for each in host.files if each["to"] == pending), {"to": pending}))
+    against = [(ORDER[0], because) for kind, because in said if kind in ("block", "unknown", "review")]  # where firmware must come first nothing is loaded
+    if action == "early":  # which puts another one there
+        return action, reasons + [_reason(because["rule"], "note", "The default kernel's initrd holds %s now, and is to be made anew before any boot: %s" % (
+            hex8(pending), because["text"]), because["source"]) for _kind, because in against] + (
+                [_engine("pending", "note", "The default kernel's initrd holds %s: a boot before it is made anew tries that." % hex8(pending), "facts.pending")]
+                if pending > to else [])
+    if against and action in ("none", "late"):
+        return "blocked", [_engine("pending-refused", "note", "The default kernel's initrd holds %s, which the next boot loads, whatever is decided here. "
+                                   "Rebuild the initrd with another revision first." % hex8(pending), "facts.pending", ORDER[0])] + against + reasons
+    told = "The default kernel's initrd holds %s: the next boot tries it, whatever is decided here." % hex8(pending)
+    return action, reasons + against + [_engine("pending", "note", told, "facts.pending")]
 
 
 def _decision(host, action, reasons, found=None, case=None):
     """A decision's dictionary."""
-    acted, found = action in ("early", "late"), found or {}
-    pending, to = revision(part(host.facts, "pending"), host.signed), found.get("to")
-    if case and pending is not None and pending > host.runs and not (acted and pending <= to):
-        reasons.append(_engine("pending", "note", "The default kernel's initrd holds %s: the next boot tries it, whatever is decided here." % hex8(pending),
-                               "facts.pending"))
+    found = found or {}
+    if case:
+        action, reasons = _next_boot(case, action, found, reasons)
+    acted, to = action in ("early", "late"), found.get("to")
     order, because = {kind: place for place, kind in enumerate(ORDER)}, []
     for _kind, each in sorted(reasons, key=lambda reason: order.get(reason[0], len(order))):
         if each not in because:

@@ -63,7 +63,7 @@ def make(facts, policy, options, planned, domains=None, limits=None, sizes=waves
     domains, limits = domains or {}, limits or {}
     _check(policy, options, limits, sizes)
     reads = sorted(policy.paths)
-    tree, decided, hosts, kinds = _tree(reads), {}, {}, {}
+    tree, decided, hosts, kinds, down = _tree(reads), {}, {}, {}, _down(facts, domains, limits)
     options = dict(options, today=planned[:10])
     for name, found in facts.items():
         picked = _pick(found, tree)
@@ -75,11 +75,14 @@ def make(facts, policy, options, planned, domains=None, limits=None, sizes=waves
             decided[key] = dict(decision, signature=hex8(number(part(found, "cpu", "signature"))),
                                 fingerprint=fingerprint if decision["action"] in ACTED else None), _transition(decision)
         decision, transition = decided[key]
+        full = _full(domains.get(name, {}), limits, down) if decision["action"] in ACTED else None
+        if full:
+            decision = _left(decision, full)
         hosts[str(name)] = dict(decision, wave=None)
         if decision["action"] in ACTED:
             about = [plain(part(found, *keys)) for keys in KIND]
             kinds[str(name)] = _canonical(transition + about), domains.get(name, {})
-    arranged, canaries = waves.arrange(kinds, sizes, limits)
+    arranged, canaries = waves.arrange(kinds, sizes, limits, {domain: len(names) for domain, names in down.items()})
     for count, wave in enumerate(arranged, 1):
         for name in wave:
             hosts[name]["wave"] = count
@@ -91,6 +94,35 @@ def make(facts, policy, options, planned, domains=None, limits=None, sizes=waves
     return dict(plan, digest=digest(plan))
 
 
+def _down(facts, domains, limits):
+    """{(variable, value): [host, ...]} of the hosts without facts, which may be down."""
+    found = {}
+    for name, each in facts.items():
+        if not isinstance(each, dict):
+            for variable, value in domains.get(name, {}).items():
+                if variable in limits:
+                    found.setdefault((variable, value), []).append(str(name))
+    return found
+
+
+def _full(domain, limits, down):
+    """The reason why no host of these domains can be worked on, where so many of one are down; else None."""
+    for key in domain.items():
+        names = sorted(down.get(key, ()))
+        if names and waves.room(limits, {key: len(names)}, key) < 1:
+            return {"rule": "engine.domain-down", "effect": "note", "source": None, "text": (
+                "Of %s %s, of which at most %d may be worked on at once, %s %s no facts and may be down: %s. Bring %s back, and plan again." % (
+                    clean(str(key[0])), clean(str(key[1])), limits[key[0]], quantity(len(names), "host"), "has" if len(names) == 1 else "have",
+                    _names(names, len(names), 100), "it" if len(names) == 1 else "them"))}
+    return None
+
+
+def _left(decision, reason):
+    """The decision for a host that would be acted on, and is left for this reason."""
+    return dict(decision, action="blocked", guests="none", reboot=False, fingerprint=None, brings=[], takes=[], closes=[],
+                because=[reason] + decision["because"])
+
+
 def _check(policy, options, limits, sizes):
     """PlanError where what the operator asks for cannot be meant."""
     known = {rule["id"]: rule["effect"] for rule in policy.rules}
@@ -100,10 +132,14 @@ def _check(policy, options, limits, sizes):
                 clean(name), "a rule of the effect " + known[name] if name in known else "no rule that is known here"))
     target = options["target"]
     if isinstance(target, dict):
+        seen = {}
         for signature, revision in target.items():
             if number(signature) is None or number(revision) is None:
                 raise PlanError("target: %s: %s is no signature with its revision, such as \"0x00050654\": \"0x02007006\"; quote both, since YAML takes "
                                 "them for numbers otherwise" % (clean(str(signature)), clean(str(revision))))
+            if number(signature) in seen:
+                raise PlanError("target: %s and %s are one signature: name it once" % (seen[number(signature)], clean(signature)))
+            seen[number(signature)] = clean(signature)
     elif target not in ("newest_staged", "advisory"):
         raise PlanError("target: %s is none of newest_staged, advisory and a mapping of signatures to revisions" % clean(str(target)))
     if options["hold_days"] < 0:

@@ -33,7 +33,8 @@ CANDIDATE = ("path", "from", "start", "to", "date", "min_revision", "file", "pac
 OPTIONS = ("late", "guests", "hold_days", "accept", "target", "today")
 READS = (  # facts that decide.py itself reads
     "schema", "applicable", "command_line", "cpu.vendor", "cpu.signature", "cpu.signatures", "cpu.pf_mask", "cpu.revision", "cpu.revisions",
-    "cpu.boot_revision", "cpu.unread", "cpu.offline", "hypervisor.role", "hypervisor.type", "hypervisor.xen.ucode", "early.disabled",
+    "cpu.boot_revision", "cpu.unread", "cpu.offline", "hypervisor.role", "hypervisor.type", "hypervisor.version", "hypervisor.xen.ucode",
+    "early.disabled", "early.loads", "early.xen_ucode", "early.kernels[].default",
     "early.kernels[].running", "early.kernels[].carries", "early.kernels[].revision", "late.interface", "late.available", "late.why_not",
     "late.min_revision_forced", "distro.id", "files", "pending", "vulnerabilities")
 INSIDE = {  # which of the names that the documentation gives a section stand deeper in it
@@ -46,6 +47,8 @@ MANY = ("facts.early.kernels", "facts.cpu.signatures", "facts.cpu.offline", "fac
 MOMENTARY = ("facts.gathered", "facts.boot_id", "candidate.age_days", "options.today")  # of another value tomorrow, though nothing has changed
 OPEN = ("facts.cpu.revisions", "facts.vulnerabilities", "facts.hypervisor.guests.states", "options.target")  # mappings whose keys are not ours
 ANY = object()
+LARGEST, DEEPEST = 1 << 20, 10  # bytes of a file of rules; how deep its YAML goes, which takes 4 (rules, a rule, a list of names)
+NESTED = 100  # levels of a match; "a || b || c" is one for each term
 TYPED = {  # what is no text like any other: the function that reads it
     "facts.cpu.revision": "rev", "facts.cpu.boot_revision": "rev", "facts.pending": "rev", "facts.files[].revision": "rev",
     "facts.files[].min_revision": "rev", "facts.early.kernels[].revision": "rev", "candidate.from": "rev", "candidate.start": "rev", "candidate.to": "rev",
@@ -456,7 +459,28 @@ def _member(value, many, unknown):
     return True if True in found else unknown if None in found else False
 
 
+def _deeper(tree, most):
+    """Whether a syntax tree has more levels than this; without recursion, as a tree may be as deep as Python's stack."""
+    level = [tree]
+    for _level in range(most):
+        level = [child for each in level for child in each.get("children", ()) if isinstance(child, dict)]
+        if not level:
+            return False
+    return True
+
+
 # --- a rule ---
+
+TERMS = "its match has too many terms, or parentheses within each other; any_of(x, ['a', 'b', 'c']) takes the place of x == 'a' || x == 'b' || x == 'c'"
+
+
+def _told(value, limit=60):
+    """What somebody wrote where something else belongs, in few words; only texts and small numbers are worth showing."""
+    if isinstance(value, (str, bool, datetime.date)) or isinstance(value, (int, float)) and -1e18 < value < 1e18:
+        return clean(str(value), limit) or "(empty)"
+    kinds = ((dict, "a mapping"), ((list, tuple), "a list"), ((int, float), "a number"), (type(None), "null"))
+    return next((name for kind, name in kinds if isinstance(value, kind)), "something else")
+
 
 class _Rule:
     """One rule, ready to be asked."""
@@ -468,13 +492,14 @@ class _Rule:
         self._need(self.id and re.fullmatch(r"[a-z0-9]+([.-][a-z0-9]+)*", self.id) and not self.id.startswith("engine."),
                    "its id is no text such as vendor-what-1a (small letters, digits, - and .)")
         self._need(keys <= KEYS | OPTIONAL, "%s is no key of a rule; they are %s" % (
-            ", ".join(clean(str(key), 40) or "?" for key in sorted(keys - KEYS - OPTIONAL, key=str)), ", ".join(sorted(KEYS | OPTIONAL))))
+            ", ".join(sorted(_told(key, 40) for key in keys - KEYS - OPTIONAL)), ", ".join(sorted(KEYS | OPTIONAL))))
         self._need(keys >= KEYS, "%s is missing" % ", ".join(sorted(KEYS - keys)))
-        self._need(given["effect"] in EFFECTS, "the effect %s is none of %s" % (clean(str(given["effect"]), 40), ", ".join(EFFECTS)))
+        self._need(isinstance(given["effect"], str) and given["effect"] in EFFECTS,
+                   "the effect %s is none of %s" % (_told(given["effect"], 40), ", ".join(EFFECTS)))
         for key in ("match", "text", "source"):
             self._need(isinstance(given[key], str) and given[key].strip(), "%s is no text" % key)
         for key in ("added", "retracted"):
-            self._need(key not in given or day(str(given[key])), "%s is no day such as 2026-11-22" % key)
+            self._need(key not in given or isinstance(given[key], datetime.date) or day(given[key]), "%s is no day such as 2026-11-22" % key)
         self.effect, self.source, self.retracted = given["effect"], " ".join(given["source"].split()), given.get("retracted") is not None
         self.signatures, masks = self._numbers(given, "signature"), self._numbers(given, "pf_mask")
         self.mask = functools.reduce(lambda one, two: one | two, masks) if masks else None
@@ -484,8 +509,12 @@ class _Rule:
             self._need(isinstance(found, list) and all(isinstance(each, str) for each in found), "%s is no list of names" % key)
             setattr(self, key, found)
         try:
-            found = _Match().truth(jmespath.compile(given["match"]).parsed)
-        except (jmespath.exceptions.JMESPathError, RecursionError) as exc:
+            tree = jmespath.compile(given["match"]).parsed
+            self._need(not _deeper(tree, NESTED), TERMS)
+            found = _Match().truth(tree)
+        except RecursionError:
+            raise self._error(TERMS) from None
+        except jmespath.exceptions.JMESPathError as exc:
             raise self._error("its match is no JMESPath: %s" % clean(str(exc))) from None
         except ValueError as exc:
             raise self._error("its match: %s" % exc) from None
@@ -622,16 +651,36 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         return super().construct_mapping(node, deep)
 
 
+def _bounded(text):
+    """ValueError where YAML is deeper than rules are, or an alias stands for more than one value, by which a small file becomes a huge one."""
+    depth, scalars = 0, set()
+    for event in yaml.parse(text, _Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.ScalarEvent) and event.anchor:
+            scalars.add(event.anchor)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            scalars.discard(event.anchor)
+        where = "line %d" % (event.start_mark.line + 1)
+        if depth > DEEPEST:
+            raise ValueError("%s is nested deeper than rules are (%d levels)" % (where, DEEPEST))
+        if isinstance(event, yaml.AliasEvent) and event.anchor not in scalars:
+            raise ValueError("%s has an alias, *%s, of what is no single value; write it out" % (where, event.anchor))
+
+
 def _of_file(path):
     """[(rule, place), …] of a YAML file."""
     name = os.path.basename(path) if os.path.dirname(path) == RULES else path
     try:
-        with open(path, encoding="utf-8") as stream:
-            found = yaml.load(stream, _Loader)
+        with open(path, "rb") as stream:
+            text = stream.read(LARGEST + 1)
+        if len(text) > LARGEST:
+            raise ValueError("it is larger than %d KiB" % (LARGEST >> 10))
+        _bounded(text)
+        found = yaml.load(text, _Loader)
     except OSError as exc:
         raise RuleError("the rules in %s cannot be read: %s" % (name, exc.strerror)) from None
     except (yaml.YAMLError, ValueError, RecursionError) as exc:
-        raise RuleError("the rules in %s cannot be read as YAML: %s" % (name, clean(str(exc)))) from None
+        raise RuleError("the rules in %s cannot be read as YAML: %s" % (name, clean(str(exc).replace('in "<byte string>"', "in it")))) from None
     if not isinstance(found, dict) or set(found) != {"rules"}:
         raise RuleError("%s is no mapping with the one key rules" % name)
     return _of_list(found["rules"], name)
@@ -642,5 +691,5 @@ def _of_list(rules, place):
         raise RuleError("%s: rules are a list, or the path of a file that has one below the key rules" % place)
     for each in rules:
         if not isinstance(each, dict):
-            raise RuleError("%s: %s is no rule, which is a mapping with %s" % (place, clean(str(each), 60), ", ".join(sorted(KEYS))))
+            raise RuleError("%s: %s is no rule, which is a mapping with %s" % (place, _told(each), ", ".join(sorted(KEYS))))
     return [(each, place) for each in rules]

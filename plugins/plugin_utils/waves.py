@@ -7,18 +7,19 @@ host that is added pushes at most one other out of each wave that it touches.
 """
 import hashlib
 
-SIZES = (5, 20, 80, 320, 1280)  # hosts of each wave after the canaries; the last holds for all that follow
+SIZES = (5, 20, 80, 320, 1280)  # hosts of each wave of the canaries, and again of those after them; the last holds for all that follow
 
 
-def arrange(hosts, sizes=SIZES, limits=None):
+def arrange(hosts, sizes=SIZES, limits=None, down=None):
     """([[name, …], …], how many of these waves are canaries') of {name: (kind, {domain variable: the host's value})}.
 
-    No wave holds more than limits[variable] hosts of one value, nor more hosts than the last of sizes.
+    No wave holds more than limits[variable] hosts of one value, less down[variable, value] that are down already, nor more than its size.
+    For each host there must be some room().
     """
     kinds = {}
     for name in sorted(hosts, key=_rank):
         kinds.setdefault(hosts[name][0], []).append(name)
-    first, then = _Waves(sizes[-1:], limits or {}), _Waves(sizes, limits or {})
+    first, then = (_Waves(sizes, limits or {}, down or {}) for _waves in range(2))
     canaries = set()
     for kind in sorted(kinds, key=_rank):
         canary = min(kinds[kind], key=lambda name: first.room(hosts[name][1]))  # of those that come as early, the first by rank
@@ -29,6 +30,11 @@ def arrange(hosts, sizes=SIZES, limits=None):
     return [sorted(wave) for wave in first.waves + then.waves], len(first.waves)
 
 
+def room(limits, down, domain):
+    """How many hosts of a domain, (variable, value), may be worked on at once."""
+    return limits[domain[0]] - down.get(domain, 0)
+
+
 def _rank(text):
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest(), text
 
@@ -36,8 +42,8 @@ def _rank(text):
 class _Waves:
     """Waves as they fill."""
 
-    def __init__(self, sizes, limits):
-        self.sizes, self.limits, self.waves = sizes, limits, []
+    def __init__(self, sizes, limits, down):
+        self.sizes, self.limits, self.down, self.waves = sizes, limits, down, []
         self.used, self.full = {}, {}  # of a domain: hosts in each wave; below which wave all are full. None stands for the whole fleet
 
     def room(self, domains):
@@ -64,5 +70,5 @@ class _Waves:
         return wave
 
     def _fits(self, key, wave):
-        most = self.sizes[min(wave, len(self.sizes) - 1)] if key is None else self.limits[key[0]]
+        most = self.sizes[min(wave, len(self.sizes) - 1)] if key is None else room(self.limits, self.down, key)
         return self.used.get((key, wave), 0) < most

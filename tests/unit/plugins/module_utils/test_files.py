@@ -123,3 +123,9 @@ def test_a_packed_amd_container(machine):
     packed = lzma.compress(data, check=lzma.CHECK_CRC32)
     entry = found(machine({path: packed}), MILAN)[path]
     assert (entry["revision"], entry["sha256"]) == ("0x0a0011de", hashlib.sha256(packed).hexdigest())
+
+
+def test_a_file_that_waits_for_firmware_says_for_which_revision(machine):
+    data = made_amd.container([(0xa00f11, 0xa011)], [made_amd.patch(0xa0011de, 0xa011, min_revision=0xa0011d9)])
+    entry = found(machine({"/lib/firmware/amd-ucode/microcode_amd_fam19h.bin": data}), MILAN).popitem()[1]
+    assert (entry["revision"], entry["min_revision"], type(entry["problem"])) == (None, "0x0a0011d9", str)

@@ -137,6 +137,7 @@ def test_after_a_late_load_the_log_tells_and_the_stale_cpuinfo_does_not(machine)
     facts, _xen, answer, warnings = ask(machine, {"xl dmesg": BANNER + BSP + LATE})
     assert (facts["revision"], facts["revisions"], facts["unread"]) == ("0x02007006", {"0x02007006": [0, 1]}, 0)
     assert (facts["revision_source"], facts["boot_revision"]) == ("xl-dmesg", "0x02000050")
+    assert facts["tsx"] is facts["smt"] is facts["llc_per_core"] is None  # of dom0's virtual CPUs
     assert answer == (0x2007006, None)
     assert warnings == []
 

@@ -51,7 +51,8 @@ def facts(*files, **changes):
         "cpu": {"vendor": "GenuineIntel", "signature": "0x00050654", "signatures": ["0x00050654"], "pf_mask": "0x00000080", "revision": RUNS,
                 "revisions": {RUNS: [0, 1]}, "boot_revision": None, "unread": 0, "offline": []},
         "hypervisor": {"role": "none", "type": None, "version": None, "xen": None}, "distro": {"id": "debian"},
-        "early": {"disabled": False, "xen_ucode": None, "kernels": [{"version": "6.1", "running": True, "default": True, "carries": "none", "revision": None}]},
+        "early": {"disabled": False, "xen_ucode": None, "loads": "none",
+                  "kernels": [{"version": "6.1", "running": True, "default": True, "carries": "none", "revision": None}]},
         "late": {"interface": "sysfs", "available": True, "why_not": None, "min_revision_forced": False}, "files": list(files or [staged()])}
     put(found, changes)
     if "cpu__revision" in changes and "cpu__revisions" not in changes:
@@ -244,8 +245,11 @@ def test_amd_files_that_want_newer_firmware_first():
     patch = Update(0xa00f11, None, 0x0a0011de, "2025-10-01", 5568, 0x0a0011d9, 0, "both", ())
     picked, why = amd.pick([patch], Processor("AuthenticAMD", 0xa00f11, None, 0x0a0011d5))
     assert picked is None
-    decision = decided(epyc(staged(None, problem=why, path="/lib/firmware/amd-ucode/microcode_amd_fam19h.bin")))
-    assert decision["action"] == "firmware_first" and why in decision["because"][0]["text"]
+    assert why.min_revision == 0x0a0011d9
+    waits = staged(None, problem="any words", min_revision="0x0a0011d9", path="/lib/firmware/amd-ucode/microcode_amd_fam19h.bin")
+    decision = decided(epyc(waits))
+    assert (decision["action"], names(decision)[0]) == ("firmware_first", "engine.firmware-first") and "any words" in decision["because"][0]["text"]
+    assert action(epyc(dict(waits, min_revision=None))) == action(epyc(waits, runs="0x0a0011d9")) == action(facts(waits)) == "unknown"
     declared = decided(epyc(staged("0x0a0011de", min_revision="0x0a0011d9")))
     assert (declared["action"], names(declared)[0]) == ("firmware_first", "engine.amd-minimum")
     assert action(epyc(staged("0x0a0011de", min_revision="0x0a0011d9"), runs="0x0a0011d9")) == "early"
@@ -257,14 +261,17 @@ def test_what_red_hats_caveats_hold_back_makes_no_host_outdated():
     assert (decision["action"], names(decision)) == ("none", ["engine.apart", "engine.caveat"])
     assert "caveat intel-06-55-04" in text(decision, "engine.caveat")
     both = decided(facts(staged(RUNS), held), minimum(NEW))
-    assert (both["action"], names(both)) == ("blocked", ["engine.no-file", "minimum", "engine.caveat"])
+    assert (both["action"], names(both)) == ("blocked", ["engine.apart", "minimum", "engine.caveat"])
+    assert "override the caveat" in text(both, "engine.apart")
     assert decided(facts(staged(MIDDLE), held))["to"] == MIDDLE
     assert names(decided(facts(staged(RUNS), dict(held, revision=OLDER)))) == ["engine.current"]
     assert action(facts(staged(RUNS), dict(held, revision=None, problem="cut off"))) == "none"
 
 
-def test_a_caveat_is_let_through_where_an_initrd_has_its_revision_but_for_early_loading_alone():
-    found = facts(staged(caveat="intel-06-55-04"), early__kernels=[{"running": False, "carries": "update", "revision": NEW}])
+def test_a_caveat_is_let_through_where_the_next_boots_initrd_has_its_revision_but_for_early_loading_alone():
+    kernel, held = {"running": False, "carries": "update", "revision": NEW}, staged(caveat="intel-06-55-04")
+    assert action(facts(held, early__kernels=[dict(kernel, default=False), dict(kernel, default=True, revision=RUNS)])) == "none"
+    found = facts(held, early__kernels=[dict(kernel, default=True)])
     assert (action(found), action(found, ALLOW, **LATE)) == ("early", "early")
     assert "engine.late-file" in names(decided(found, ALLOW, **LATE))
 
@@ -275,7 +282,8 @@ def test_a_caveat_is_let_through_where_an_initrd_has_its_revision_but_for_early_
     ({"date": "2026-11-15"}, 7, "early"), ({"date": "2026-11-16"}, 7, "none"), ({"date": "2026-11-16"}, 0, "early"), ({"date": "2026-12-24"}, 7, "none"),
     ({"date": None}, 7, "none"), ({"date": None}, 0, "early"), ({"date": "2023-13-01"}, 7, "none"),
     ({"package": "intel-microcode 3.20261118.1~deb12u1"}, 7, "none"), ({"package": "intel-microcode 3.20261101.1"}, 7, "early"),
-    ({"package": "ucode-intel-20269999"}, 7, "early"),
+    ({"package": "ucode-intel-20269999"}, 7, "none"), ({"package": "microcode_ctl-2.1-73.fc43"}, 7, "none"),
+    ({"package": "microcode_ctl-20220809-2.20261118.1.el8"}, 7, "none"), ({"package": "microcode_ctl-20220809-2.20230808.1.el8"}, 7, "early"),
     ({"date": None, "package": "intel-ucode 20261101-1"}, 7, "early"), ({"date": "2026-11-20", "package": "intel-ucode 20200101-1"}, 7, "none"),
 ])
 def test_a_release_is_held_back_until_it_is_old_enough(changes, days, expected):
@@ -295,7 +303,7 @@ def test_where_the_newest_is_held_back_the_next_older_is_taken():
 
 
 def test_what_is_needed_and_held_back_is_blocked_and_both_are_said():
-    assert names(decided(facts(staged(date="2026-11-20")), minimum(NEW), hold_days=7)) == ["engine.no-file", "minimum", "engine.held-back"]
+    assert names(decided(facts(staged(date="2026-11-20")), minimum(NEW), hold_days=7)) == ["engine.held", "minimum", "engine.held-back"]
 
 
 # --- refused, required, reviewed ---
@@ -309,6 +317,15 @@ def test_where_the_newest_is_refused_the_next_older_is_taken():
 def test_where_all_are_refused_the_newest_stands_for_them():
     decision = decided(facts(staged(MIDDLE), staged()), refuse(NEW), refuse(MIDDLE))
     assert (decision["action"], decision["to"], names(decision)) == ("blocked", NEW, ["refuse-" + NEW, "refuse-" + MIDDLE])
+
+
+@pytest.mark.parametrize("effect", ["firmware_first", "review"])
+def test_what_only_waits_keeps_nobody_from_what_is_asked_for(effect):
+    waits = rule(effect, "rev(candidate.to) == rev('%s')" % NEW)
+    decision = decided(facts(staged(), staged(MIDDLE)), waits, minimum(MIDDLE))
+    assert (decision["action"], decision["to"]) == ("early", MIDDLE)
+    assert text(decision, waits["id"]) == "0x02007006 is passed over: Text of %s." % effect
+    assert decided(facts(staged(), staged(MIDDLE)), waits, refuse(MIDDLE), minimum(NEW))["to"] == NEW
 
 
 @pytest.mark.parametrize("effect, expected", [("firmware_first", "firmware_first"), ("review", "blocked")])
@@ -337,6 +354,15 @@ def test_a_step_that_does_not_reach_the_minimum_is_taken_and_said_to_be_one():
     decision = decided(facts(staged(MIDDLE)), minimum(NEW))
     assert (decision["action"], names(decision)) == ("early", ["minimum", "engine.newer", "engine.still-needed"])
     assert "engine.still-needed" not in names(decided(facts(), minimum(NEW)))
+
+
+def test_a_minimum_that_is_not_known_is_not_taken_for_none():
+    doubt = rule("require", UNKNOWN)
+    decision = decided(facts(), doubt, target="advisory")
+    assert (decision["action"], names(decision)) == ("unknown", ["engine.need-unknown"])
+    assert text(decision, "engine.need-unknown").endswith("is not known, for want of facts.boot.next_entry (require).")
+    assert names(decided(facts(staged(RUNS)), doubt)) == ["engine.current", "engine.not-known"]
+    assert action(facts(), doubt, minimum(NEW), target="advisory") == "early"
 
 
 def test_what_runs_and_is_refused_is_a_reason_to_leave_it_and_never_to_stay():
@@ -423,7 +449,7 @@ def test_late_where_everything_allows_it():
 def test_late_on_xen_and_on_amd():
     assert action(xen(), ALLOW, **LATE) == "late"
     assert action(epyc(staged("0x0a0011d7", min_revision=None)), ALLOW, **LATE) == "late"
-    assert action(xen(cpu__offline=[7], cpu__unread=1), ALLOW, **LATE) == "late"
+    assert action(xen(cpu__offline=[7], cpu__unread=1), ALLOW, **LATE) == action(xen(cpu__offline=None), ALLOW, **LATE) == "late"
 
 
 def test_late_is_never_taken_unasked_and_then_not_spoken_of():
@@ -465,6 +491,9 @@ MISSING = [  # (what is missing, the reason's rule, what it says)
     (facts(cpu__offline=[3, 4], cpu__unread=2), [ALLOW], "engine.late-cpus", "CPUs 3-4 are offline"),
     (facts(cpu__unread=None), [ALLOW], "engine.late-cpus", "Of how many CPUs"),
     (xen(cpu__unread=None), [ALLOW], "engine.late-cpus", "Of how many CPUs"),
+    (facts(cpu__offline=None), [ALLOW], "engine.late-cpus", "Which CPUs are offline is not known"),
+    (facts(cpu__revisions={}), [ALLOW], "engine.late-cpus", "Which CPU runs what is not known"),
+    (xen(cpu__revisions=None), [ALLOW], "engine.late-cpus", "Which CPU runs what is not known"),
 ]
 
 
@@ -494,20 +523,37 @@ def test_notes_on_the_late_path_are_shown_where_it_is_taken_or_no_rule_allows_it
 
 # --- where a path sets out from ---
 
+def never_late(**changes):
+    """A host whose kernel loads early alone."""
+    return facts(**{"late__interface": "none", "late__available": False, **changes})
+
+
+def booted(ucode, following, version="4.17.7"):
+    """A Xen host that had OLDER when dom0 booted."""
+    return xen(hypervisor__xen={"ucode": ucode}, hypervisor__version=version, early__xen_ucode=following, cpu__boot_revision=OLDER)
+
+
 @pytest.mark.parametrize("found, start", [
-    (facts(), RUNS),
-    (facts(staged(), staged(RUNS)), None),  # it may have been loaded late
-    (facts(early__kernels=[{"running": True, "carries": "update", "revision": OLDER}]), RUNS),
-    (facts(early__kernels=[{"running": True, "carries": "update", "revision": RUNS}]), None),
-    (facts(early__kernels=[{"running": True, "carries": "update", "revision": NEW}]), None),  # made anew since the boot
-    (facts(early__kernels=[{"running": True, "carries": None, "revision": None}]), None),
-    (facts(early__kernels=[{"running": False, "carries": "none", "revision": None}]), None),
-    (facts(early__kernels=[]), None), (facts(early=None), None),
+    (facts(), None),  # it may have been loaded late, from a file that is gone
+    (facts(early__kernels=[{"running": True, "carries": "update", "revision": OLDER}]), None),
+    (never_late(), RUNS),
+    (never_late(late__available=None), None),
+    (never_late(early__loads=None), None),  # a file may be built into the kernel
+    (never_late(early__kernels=[{"running": True, "carries": "update", "revision": OLDER}]), RUNS),
+    (never_late(early__kernels=[{"running": True, "carries": "update", "revision": RUNS}]), None),
+    (never_late(early__kernels=[{"running": True, "carries": "update", "revision": NEW}]), None),  # made anew since the boot
+    (never_late(early__kernels=[{"running": True, "carries": "update", "revision": None}]), None),
+    (never_late(early__kernels=[{"running": True, "carries": None, "revision": None}]), None),
+    (never_late(early__kernels=[{"running": False, "carries": "none", "revision": None}]), None),
+    (never_late(early__kernels=[]), None), (never_late(early=None), None),
     (facts(early=None, command_line=["dis_ucode_ldr"]), RUNS),
-    (xen(early=None, hypervisor__xen={"ucode": "none"}, cpu__boot_revision=OLDER), OLDER),
-    (xen(early=None, hypervisor__xen={"ucode": "scan"}, cpu__boot_revision=OLDER), None),
+    (booted("none", "none"), OLDER), (booted("off", "off", "4.21.0"), OLDER), (booted("none", "none", "4.20.1"), OLDER),
+    (booted("none", "none", "4.21.0"), None),  # it may have been built to scan
+    (booted("none", "none", None), None),
+    (booted("none", "/EFI/xen/ucode.bin"), None), (booted("none", None), None),  # xen.cfg names a file, of which the command line says nothing
+    (booted("-1", "-1"), None), (booted("scan", "scan"), None), (booted("/ucode.bin", "none"), None), (booted(None, "none"), None),
     (xen(early=None, command_line=["dis_ucode_ldr"]), None),
-    (xen(early=None, hypervisor__xen={"ucode": "off"}), None),
+    (xen(early__xen_ucode="off", hypervisor__xen={"ucode": "off"}), None),
 ])
 def test_an_early_load_sets_out_from_what_firmware_brings(found, start):
     rules = [rule("block", "rev(candidate.start) == rev('%s')" % (start or RUNS))]
@@ -520,45 +566,74 @@ def test_an_early_load_sets_out_from_what_firmware_brings(found, start):
 
 def test_what_comes_and_goes_is_told_by_rules_of_the_way_that_no_longer_speak_at_its_end():
     way = "rev(candidate.from) < rev('%s') && rev(candidate.to) >= rev('%s')"
-    rules = [minimum(NEW, closes=["gds", "srbds"]), rule("note", way % (MIDDLE, MIDDLE), "tsx", takes=["rtm", "hle"]),
+    rules = [minimum(NEW, closes=["zenbleed"]), rule("note", way % (MIDDLE, MIDDLE), "tsx", takes=["rtm", "hle"]),
              rule("note", way % (NEW, NEW), "more", brings=["rdseed"], takes=["hle"]),
              rule("note", "`true`", "always", takes=["sgx"]), rule("note", "rev(candidate.from) < rev('0x0300ffff')", "further", brings=["avx"])]
     decision = decided(facts(), *rules)
-    assert (decision["brings"], decision["takes"], decision["closes"]) == (["rdseed"], ["rtm", "hle"], ["gds", "srbds"])
+    assert (decision["brings"], decision["takes"], decision["closes"]) == (["rdseed"], ["rtm", "hle"], ["zenbleed"])
     step = decided(facts(staged(MIDDLE)), *rules)
     assert (step["brings"], step["takes"], step["closes"]) == ([], ["rtm", "hle"], [])
     stays = decided(facts(), refuse(NEW), *rules)
     assert (stays["action"], stays["takes"], stays["closes"]) == ("blocked", [], [])
 
 
-@pytest.mark.parametrize("said, early, late", [
-    ({}, ["gds"], ["gds"]), ({"gds": "Vulnerable: No microcode"}, ["gds"], []), ({"gds": "Not affected"}, [], []),
-    ({"gds": "Mitigation: Microcode"}, [], []), ({"gds": None}, [], []),
-    (None, ["gds"], ["gds"]), ({"other": "Vulnerable"}, ["gds"], ["gds"]),
+@pytest.mark.parametrize("said, early", [
+    ({"gds": "Vulnerable: No microcode"}, ["gds"]), ({"gds": "Vulnerable"}, ["gds"]), ({"gds": "Not affected"}, []), ({"gds": "Mitigation: Microcode"}, []),
+    ({"gds": None}, []), (None, []), ({}, []), ({"other": "Vulnerable"}, []),
 ])
-def test_a_late_load_closes_nothing_that_the_kernel_chose_at_its_boot(said, early, late):
+def test_a_kernel_closes_what_it_knows_of_and_chooses_only_at_its_boot(said, early):
     rules = [minimum(NEW, closes=["gds"]), ALLOW]
     assert decided(facts(vulnerabilities=said), *rules)["closes"] == early
-    assert decided(facts(vulnerabilities=said), *rules, **LATE)["closes"] == late
+    assert decided(facts(vulnerabilities=said), *rules, **LATE)["closes"] == []
+
+
+def test_what_microcode_closes_alone_is_closed_by_either_path():
+    rules = [minimum(NEW, closes=["zenbleed", "gds"]), ALLOW]
+    assert decided(facts(), *rules)["closes"] == decided(facts(), *rules, **LATE)["closes"] == decided(xen(), *rules)["closes"] == ["zenbleed"]
 
 
 def test_what_dom0s_kernel_says_is_not_xens():
-    assert decided(xen(vulnerabilities={"gds": "Not affected"}), minimum(NEW, closes=["gds"]))["closes"] == ["gds"]
+    assert decided(xen(vulnerabilities={"gds": "Vulnerable"}), minimum(NEW, closes=["gds"]))["closes"] == []
 
 
 # --- what else there is to know ---
 
+NEWER = "0x02008888"
+
+
 @pytest.mark.parametrize("pending, rules, noted", [
-    (NEW, [refuse(NEW)], True), (NEW, [], False), (MIDDLE, [], False), ("0x02008888", [], True), (None, [], False), (OLDER, [refuse(NEW)], False),
+    (NEW, [refuse(NEW)], True), (NEW, [], False), (MIDDLE, [], False), (NEWER, [], True), (None, [], False), (OLDER, [refuse(NEW)], False),
     (MIDDLE, [rule("review")], True),
 ])
 def test_what_the_next_boot_loads_although_it_was_not_decided(pending, rules, noted):
     assert ("engine.pending" in names(decided(facts(pending=pending), *rules))) == noted
 
 
-def test_a_loader_that_is_switched_off_and_cpus_that_xen_does_not_show():
-    assert "engine.loader-off" in names(decided(facts(early__disabled=True)))
-    assert "engine.loader-off" not in names(decided(facts(early__disabled=True), ALLOW, **LATE))
+@pytest.mark.parametrize("effect, match", [("block", "`true`"), ("review", "`true`"), ("block", UNKNOWN), ("firmware_first", UNKNOWN)])
+def test_what_the_next_boot_loads_is_judged_too(effect, match):
+    against = rule(effect, "rev(candidate.to) == rev('%s') && candidate.path == 'early' && rev(candidate.from) == rev('%s') && %s" % (NEWER, RUNS, match))
+    for found in (facts(staged(RUNS), pending=NEWER), facts(pending=NEWER)):
+        decision = decided(found, against, ALLOW, target={"0x00050654": NEW if found["files"][0]["revision"] == NEW else RUNS}, **LATE)
+        assert (decision["action"], names(decision)[:2]) == ("blocked", ["engine.pending-refused", against["id"]])
+        assert not decision["reboot"] and "Rebuild the initrd with another revision first." in text(decision, "engine.pending-refused")
+    early = decided(facts(pending=NEWER), against)
+    assert early["action"] == "early" and "is to be made anew before any boot" in text(early, against["id"])
+    assert action(facts(staged(RUNS), pending=NEW), against) == "none" and action(facts(pending=NEW), against, ALLOW, **LATE) == "late"
+
+
+def test_what_the_cpu_would_refuse_of_the_next_boots_initrd_is_only_told():
+    decision = decided(facts(staged(RUNS), pending=NEWER), rule("firmware_first"))
+    assert (decision["action"], names(decision)) == ("none", ["engine.current", "engine.pending"])
+
+
+def test_a_loader_that_is_switched_off_loads_nothing_at_a_boot():
+    decision = decided(facts(early__disabled=True))
+    assert (decision["action"], decision["reboot"], names(decision)[0]) == ("blocked", False, "engine.loader-off")
+    assert action(facts(early__disabled=True), ALLOW, **LATE) == "late" and action(facts(early__disabled=None)) == "early"
+    assert action(xen(early__disabled=True)) == "early"  # Xen does not read what dom0's kernel is told
+
+
+def test_cpus_that_xen_does_not_show():
     assert text(decided(xen(cpu__unread=31)), "engine.unread") == "Xen does not show the revision of 31 CPUs, taken to run what the others run."
 
 

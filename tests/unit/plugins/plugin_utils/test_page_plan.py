@@ -84,7 +84,7 @@ def test_how_many_take_which_path(recorded):
     assert parsed.texts("h1") == ["Microcode plan for 33 hosts"] and parsed.texts("p", class_="quiet digest") == ["digest " + found["digest"]]
     cards = parsed.texts("div", class_="card")
     acted = counts["actions"]["early"] + counts["actions"]["late"]
-    assert cards[0] == "%d to be worked on, in 1 wave early, at the next boot %d late, at run time %dreboots%dhosts whose guests are paused%d" % (
+    assert cards[0] == "%d to be worked on, in 2 waves early, at the next boot %d late, at run time %dreboots%dhosts whose guests are paused%d" % (
         acted, counts["actions"]["early"], counts["actions"]["late"], counts["reboots"], counts["guests"]["pause"])
     assert cards[1].startswith("%d left, with a reason firmware first %d " % (33 - acted - counts["actions"]["none"], counts["actions"]["firmware_first"]))
     assert cards[2].startswith("%d nothing to do" % counts["actions"]["none"])
@@ -169,7 +169,7 @@ def test_every_host_has_all_that_explain_prints(recorded):
         assert [re.sub(r"^\d+\. ", "", line).strip() for line in told] == [line for text in row["because"] for line in text.split("\n")]
         assert (row["running"], row["to"], row["wave"]) == (each["from"] or ("" if name == "lost" else "unknown"), each["to"] or "", str(each["wave"] or ""))
         assert row["rule"] == each["because"][0]["rule"] and (not each["to"] or each["sha256"] in row["file"])
-    assert row_of(parsed, "xen-node1")["does"] == "not rebooted, guests are paused meanwhile, in wave 1 of 1, as the first of its kind"
+    assert row_of(parsed, "xen-node1")["does"] == "not rebooted, guests are paused meanwhile, in wave 1 of 2, as the first of its kind"
     assert row_of(parsed, "lost")["cpu"] == "" and row_of(parsed, "deb12-web1")["distribution"] == "Debian 12"
 
 

@@ -100,11 +100,11 @@ def test_every_host_has_its_decision_and_what_is_acted_on_its_wave():
     assert {name: each["action"] for name, each in made["hosts"].items()} == {
         "host00": "early", "host01": "early", "host02": "early", "host03": "early", "lost": "unknown", "done": "none", "old": "blocked", "late": "late"}
     assert {name for name, each in made["hosts"].items() if each["wave"] is None} == {"lost", "done", "old"}
-    assert [len(wave["hosts"]) for wave in made["waves"]] == [2, 1, 2] and [wave["canaries"] for wave in made["waves"]] == [True, False, False]
+    assert [len(wave["hosts"]) for wave in made["waves"]] == [1, 1, 1, 2] and [wave["canaries"] for wave in made["waves"]] == [True, True, False, False]
     assert all(made["hosts"][name]["wave"] == wave["wave"] for wave in made["waves"] for name in wave["hosts"])
     assert made["summary"] == {
         "hosts": 8, "actions": {"early": 4, "late": 1, "firmware_first": 0, "blocked": 1, "unknown": 1, "none": 1}, "reboots": 4, "guests": {"pause": 1},
-        "without_domain": {}, "waves": 3, "left": [{"action": "blocked", "rule": "withdrawn", "count": 1, "hosts": ["old"]},
+        "without_domain": {}, "waves": 4, "left": [{"action": "blocked", "rule": "withdrawn", "count": 1, "hosts": ["old"]},
                                                    {"action": "unknown", "rule": "engine.nothing", "count": 1, "hosts": ["lost"]}]}
 
 
@@ -168,6 +168,20 @@ def test_kinds_have_a_canary_each_and_domains_their_limit():
     assert sum(len(wave["hosts"]) for wave in made["waves"]) == 11
 
 
+def test_a_host_that_is_down_takes_its_domains_room():
+    hosts, racks = dict(fleet(5), lost=None, far=facts(), gone=None), {"host%02d" % number: {"rack": "r1"} for number in range(5)}
+    racks.update(lost={"rack": "r1"}, far={"rack": "r2"})
+    made = make(hosts, domains=racks, limits={"rack": 2}, sizes=(9,))
+    assert all(sum(1 for name in wave["hosts"] if racks[name]["rack"] == "r1") <= 1 for wave in made["waves"]) and len(made["waves"]) == 5
+    made = make(hosts, domains=racks, limits={"rack": 1})
+    assert {name: each["action"] for name, each in made["hosts"].items()} == dict(dict.fromkeys(racks, "blocked"), lost="unknown", gone="unknown", far="early")
+    first = made["hosts"]["host00"]
+    assert first["because"][0]["text"] == ("Of rack r1, of which at most 1 may be worked on at once, 1 host has no facts and may be down: lost. Bring it "
+                                           "back, and plan again.")
+    assert (first["wave"], first["reboot"], first["fingerprint"], len(first["because"])) == (None, False, None, 3)
+    assert made["summary"]["actions"]["blocked"] == 5 and made["summary"]["without_domain"] == {"rack": 0}
+
+
 def test_hosts_without_the_domain_are_counted_where_they_are_acted_on():
     made = make(dict(fleet(3), done=running(NEW)), domains={"host00": {"rack": "r1"}}, limits={"rack": 1})
     assert made["summary"]["without_domain"] == {"rack": 2}
@@ -181,6 +195,7 @@ def test_hosts_without_the_domain_are_counted_where_they_are_acted_on():
     ({"target": None}, "target: None is none of"),
     ({"target": {"0x00050654": 33582086}}, "target: 0x00050654: 33582086 is no signature with its revision"),
     ({"target": {"skylake": NEW}}, "target: skylake"),
+    ({"target": {"0x50654": NEW, "0x00050654": NEW}}, "target: 0x50654 and 0x00050654 are one signature"),
     ({"hold_days": -1}, "hold_days: -1 days"),
     ({"sizes": ()}, "wave_sizes: at least one number"),
     ({"sizes": (5, 0)}, "each at least 1"),
@@ -391,12 +406,13 @@ Microcode plan for 10 hosts, 2026-11-22T14:00:00Z
 
 PATH   SIGNATURE   RUNS        TO          HOSTS  WAVES
 late   0x00050654  0x02006b06  0x02007006      1  1
-early  0x00050654  0x02006b06  0x02007006      4  1-3
+early  0x00050654  0x02006b06  0x02007006      4  2-4
 
 WAVE  HOSTS
-   1      2  one of each kind: host00, xen
-   2      1  host01
-   3      2  host02, host03
+   1      1  one of each kind: xen
+   2      1  one of each kind: host00
+   3      1  host01
+   4      2  host02, host03
 
 blocked: 2 hosts
   old1, old2

@@ -197,8 +197,8 @@ def test_what_is_equal(match, expected):
     ("facts.early.kernels.revision == 'x'", "facts.early.kernels is a list"),
     ("facts.cpu == 'x'", "facts.cpu is a section"), ("facts == 'x'", "facts is a section"),
     ("facts.early.kernels[*].revison == 'x'", "is facts.early.kernels[].revision meant?"),
-    ("facts.cpu.tsx &&", "no JMESPath"), ("", "match is no text"), (None, "match is no text"), ("(" * 5000 + "facts.cpu.tsx" + ")" * 5000, "no JMESPath"),
-    ("!" * 100000 + "facts.cpu.tsx", "no JMESPath"),
+    ("facts.cpu.tsx &&", "no JMESPath"), ("", "match is no text"), (None, "match is no text"), ("(" * 5000 + "facts.cpu.tsx" + ")" * 5000, "too many terms"),
+    ("!" * 100000 + "facts.cpu.tsx", "too many terms"), (" || ".join(["facts.distro.id == 'a'"] * 200), "any_of(x, ['a', 'b', 'c']) takes the place"),
 ])
 def test_a_match_that_would_fail_in_silence_is_an_error_that_names_the_rule_and_where_it_is(match, said):
     text = wrong(rule(match))
@@ -253,7 +253,8 @@ def test_a_copy_of_the_plugins_alone_has_all_that_rules_need(tmp_path):
 # --- a rule ---
 
 @pytest.mark.parametrize("changes, said", [
-    ({"effect": "prefer"}, "the effect prefer is none of block, firmware_first"), ({"effect": ["block"]}, "is none of"), ({"effect": None}, "is none of"),
+    ({"effect": "prefer"}, "the effect prefer is none of block, firmware_first"), ({"effect": ["block"]}, "the effect a list is none of"),
+    ({"effect": None}, "is none of"), ({"effect": 1 << 99999}, "the effect a number is none of"), ({"added": [["x"]]}, "added is no day"),
     ({"id": "A Rule"}, "rule A Rule"), ({"id": None}, "without an id"), ({"id": "engine.current"}, "its id"), ({"id": 7}, "without an id"),
     ({"text": ""}, "text is no text"), ({"source": None}, "source is no text"), ({"added": "yesterday"}, "added is no day"),
     ({"retracted": "2026-13-01"}, "retracted is no day"),
@@ -354,12 +355,14 @@ def test_rules_from_a_file(tmp_path):
 
 
 @pytest.mark.parametrize("content, said", [
-    ("rules: [", "cannot be read as YAML: .*mine.yml.*line 2"), ("- id: x", "no mapping with the one key rules"), ("rules: {id: x}", "rules are a list"),
+    ("rules: [", "cannot be read as YAML: .*line 2"), ("- id: x", "no mapping with the one key rules"), ("rules: {id: x}", "rules are a list"),
     ("", "no mapping"),
     ("rules: [x]", "x is no rule"), ("rule: []", "no mapping"), ("rules: []\nrules: []", "the key rules is there twice"),
     (b"\xff\xfe\xff", "cannot be read as YAML"),
     ("rules:\n- {id: a, id: b}", "the key id is there twice in one mapping.*line 2"), ("rules: " + "[" * 3000, "cannot be read as YAML"),
-    ("rules: [{added: 2026-13-45}]", "cannot be read"),
+    ("rules: [{added: 2026-13-45}]", "cannot be read"), ("rules: " + "[" * 11 + "]" * 11, "line 1 is nested deeper than rules are"),
+    ("rules:\n- &a [x, x]\n- [*a, *a]\n", r"line 3 has an alias, \*a, of what is no single value; write it out"), ("rules: &a [*a]", "has an alias"),
+    ("rules:\n- {id: &a x, text: &a [x]}\n- *a\n", "line 3 has an alias"), ("rules: []\n" + "#" * (1 << 20), "it is larger than 1024 KiB"),
     ("rules: !!python/object/apply:os.system [id]", "cannot be read as YAML"), ("rules: [{? [a, b] : c}]", "cannot be read as YAML|no key"),
 ])
 def test_a_file_of_rules_that_cannot_be_read_is_an_error_that_names_it(tmp_path, content, said):
@@ -368,6 +371,13 @@ def test_a_file_of_rules_that_cannot_be_read_is_an_error_that_names_it(tmp_path,
     with pytest.raises(policy.RuleError, match=said) as caught:
         policy.load(str(path))
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_text_of_a_file_may_stand_in_several_rules(tmp_path):
+    path = tmp_path / "mine.yml"
+    path.write_text("rules:\n" + "".join("  - {id: mine-%d, match: facts.cpu.tsx, effect: note, text: %s, source: us, added: 2026-11-01}\n" % each
+                                         for each in ((1, "&a Seen."), (2, "*a"))))
+    assert [each["text"] for each in policy.load(str(path)).own] == ["Seen.", "Seen."]
 
 
 @pytest.mark.parametrize("extra, said", [

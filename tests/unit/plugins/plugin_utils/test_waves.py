@@ -32,8 +32,17 @@ def test_no_host_no_wave():
 
 def test_a_canary_of_each_kind_then_growing_waves():
     arranged, canaries = waves.arrange(fleet(1000, 7))
-    assert canaries == 1 and sorted({int(name[4:]) % 7 for name in arranged[0]}) == list(range(7)) and len(arranged[0]) == 7
-    assert [len(wave) for wave in arranged[1:]] == [5, 20, 80, 320, 568]
+    assert canaries == 2 and sorted(int(name[4:]) % 7 for name in arranged[0] + arranged[1]) == list(range(7))
+    assert [len(wave) for wave in arranged] == [5, 2, 5, 20, 80, 320, 568]
+
+
+def test_a_fleet_of_many_kinds_begins_small_too():
+    assert [len(wave) for wave in waves.arrange(fleet(300, 300))[0]] == [5, 20, 80, 195]
+
+
+def test_what_is_down_of_a_domain_is_room_that_others_do_not_have():
+    arranged, _canaries = waves.arrange(fleet(12, racks=2), limits={"rack": 3}, down={("rack", 0): 2})
+    assert [max([0] + [sum(1 for name in wave if int(name[4:]) % 2 == rack) for wave in arranged]) for rack in (0, 1)] == [1, 3]
 
 
 def test_a_wave_takes_hosts_from_everywhere():
@@ -43,7 +52,7 @@ def test_a_wave_takes_hosts_from_everywhere():
 
 def test_the_last_size_holds_for_all_waves_that_follow_and_for_the_canaries():
     arranged, canaries = waves.arrange(fleet(20, 5), (1, 3))
-    assert [len(wave) for wave in arranged] == [3, 2, 1, 3, 3, 3, 3, 2] and canaries == 2
+    assert [len(wave) for wave in arranged] == [1, 3, 1, 1, 3, 3, 3, 3, 2] and canaries == 3
 
 
 def test_a_canary_is_taken_where_the_domain_has_room():
@@ -51,7 +60,7 @@ def test_a_canary_is_taken_where_the_domain_has_room():
     for count in range(20):  # one host of each kind stands elsewhere: but for one kind, it is the canary, whatever the hash says
         hosts.update({"%d-%d" % (count, number): ("kind%d" % count, {"rack": "full"}) for number in range(9)})
         hosts["%d-free" % count] = ("kind%d" % count, {"rack": count})
-    arranged, canaries = waves.arrange(hosts, limits={"rack": 1})
+    arranged, canaries = waves.arrange(hosts, (20,), limits={"rack": 1})
     assert canaries == 1 and len(arranged[0]) == 20
     assert sum(1 for name in arranged[0] if name.endswith("-free")) == 19
 
@@ -73,7 +82,7 @@ def test_always(hosts, sizes, limits, shuffler):
     arranged, canaries = waves.arrange(hosts, sizes, limits)
     assert sorted(name for wave in arranged for name in wave) == sorted(hosts)  # each in one
     assert all(arranged)
-    assert all(len(wave) <= max(sizes[-1:] if number < canaries else sizes) for number, wave in enumerate(arranged))
+    assert all(len(wave) <= sizes[min(count, len(sizes) - 1)] for part in (arranged[:canaries], arranged[canaries:]) for count, wave in enumerate(part))
     for wave in arranged:
         for variable, most in limits.items():
             values = [hosts[name][1][variable] for name in wave if variable in hosts[name][1]]
@@ -85,7 +94,7 @@ def test_always(hosts, sizes, limits, shuffler):
     assert waves.arrange({name: hosts[name] for name in shuffled}, sizes, limits) == (arranged, canaries)
 
 
-@hypothesis.given(FLEETS, st.text(max_size=8), st.sampled_from("abcd"), st.lists(st.integers(1, 6), min_size=1, max_size=4).map(sorted))
+@hypothesis.given(FLEETS, st.text(max_size=8), st.sampled_from("abcd"), st.lists(st.integers(4, 9), min_size=1, max_size=4).map(sorted))
 def test_a_new_host_moves_at_most_one_host_a_wave(hosts, new, kind, sizes):
     hypothesis.assume(new not in hosts)
     before, after = waves.arrange(hosts, sizes + [50]), waves.arrange(dict(hosts, **{new: (kind, {})}), sizes + [50])
