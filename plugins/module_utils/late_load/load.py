@@ -17,19 +17,20 @@ class Refused(Exception):
     """Nothing was done; the text says what was found, why it matters and what would change it."""
 
 
-class Stopped(Exception):
-    """A signal asked this run to end."""
+class Stopped(BaseException):
+    """A signal asked this run to end; no error, so that no reader of facts takes it for one of its own."""
 
 
 class _Signals(object):
     """SIGTERM and SIGHUP end a run in order, but never in the middle of a load: held tells when they wait."""
 
     def __init__(self):
-        self.held, self.waiting = False, None
+        self.held, self.waiting, self.former = False, None, {}
 
     def __enter__(self):
         for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._come)
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+                self.former[number] = signal.signal(number, self._come)
         return self
 
     def _come(self, number, _frame):
@@ -46,12 +47,16 @@ class _Signals(object):
             yield
         finally:
             self.held = False
+        self.heed()
+
+    def heed(self):
+        """Stopped where a signal waits."""
         if self.waiting:
             raise Stopped("signal %d asked for the end" % self.waiting)
 
     def __exit__(self, *_exc):
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
+        for number, former in self.former.items():
+            signal.signal(number, former)
 
 
 # --- what is there ---
@@ -78,7 +83,10 @@ class _State(object):
 
     @property
     def unread(self):
-        """CPUs that may run anything; None where even that is not known. With Intel Xen loads on a core's first thread, and its log tells of no other (XEN)."""
+        """CPUs that may run anything; None where even that is not known.
+
+        A core's threads share its microcode: with Intel Xen loads it on the first one, and its log tells of no other; with AMD on each (XEN).
+        """
         unread, told = self.cpu.get("unread"), sum(map(len, (self.cpu.get("revisions") or {}).values()))
         threads = self.xen and self.intel and self.hypervisor["xen"]["threads_per_core"]
         return 0 if threads and told and unread is not None and told * threads == told + unread else unread
@@ -124,7 +132,8 @@ def _file(state, path, digest, wanted):
         raise Refused("no file for this CPU (%s) lies where the kernel looks; install the distribution's package, or put one there with microcode_file"
                       % files.names(processor)[0])
     if not state.xen and not (own and _same(host, path, own)):
-        raise Refused("Linux looks for the file itself and reads %s, not %s; name that one, or put this one in its place with microcode_file" % (own, path))
+        raise Refused("Linux looks for the file itself and reads %s, not %s; name that one, or put this one in its place with microcode_file"
+                      % (own or "none for this CPU", path))
     found = files.file(host, path, processor, state.xen and (hypervisor.numbers(version) or True))
     if found["problem"]:
         raise Refused("%s: %s; only a file that is whole is loaded (%s)" % (path, found["problem"], "; ".join(host.warnings[-1:]) or "no more is known"))
@@ -161,9 +170,9 @@ def _check(state, found, wanted):
     if not state.xen and not state.intel and state.late["min_revision_forced"] is not False:
         raise Refused("the kernel %s a minimum revision in the file, and reads none from AMD's: it would load nothing (microcode.force_minrev); load it early"
                       % ("insists on" if state.late["min_revision_forced"] else "may insist on"))
-    if not state.xen and state.cpu["offline"]:
+    if not state.xen and state.cpu["offline"] != []:
         raise Refused("CPUs %s are offline: Linux aborts, or they would come up with the old revision; bring them online, or load early"
-                      % ", ".join(map(str, state.cpu["offline"])))
+                      % (", ".join(map(str, state.cpu["offline"] or ())) or "of unknown number"))
 
 
 def _guests(state, wanted):
@@ -224,15 +233,16 @@ def _load(signals, noted, before, found, wanted, paused, limits, resumed):
     noted.note("loading")  # written before guests are held, since disks are slow
     with signals.wait():
         with lease.hold(host, driver, ready, limits[0]) as held:
+            signals.heed()  # the last moment to turn back
             said = way.load(host, found["path"], limits[1])
         _note(host, noted.note, "loaded", said=said, held=held.seconds)
     after = _State(host, ("late", "early"))
     new = _since(tail, way.log(host))
     proved = after.proved(wanted)
     _note(host, noted.note, "read back", revisions=after.cpu["revisions"], unread=after.unread)
-    result = dict(_result(before, after, left=left), changed=after.runs != before.runs, failed=not proved, file=found["path"], resumed=resumed, log=new,
-                  said=said, held=[{"uuid": guest.uuid, "name": guest.name, "seconds": round(held.seconds[guest.uuid], 4)} for guest in ready],
-                  expired=held.expired)
+    result = dict(_result(before, after, left=left), changed=after.runs != before.runs or bool(resumed), failed=not proved, file=found["path"],
+                  resumed=resumed, log=new, said=said, expired=held.expired,
+                  held=[{"uuid": guest.uuid, "name": guest.name, "seconds": round(held.seconds[guest.uuid], 4)} for guest in ready])
     if held.problems:
         names = dict((guest.uuid, guest.name or guest.uuid) for guest in ready)
         host.warn("guests that could not be resumed, which the watcher goes on trying: %s" % ", ".join(
@@ -255,6 +265,8 @@ def _verdict(after, wanted, proved, said, held):
     answer = " (%s)" % said if said else ""
     if proved:
         text = "every CPU runs %s" % hex8(wanted)
+        if after.hypervisor["role"] == "host":
+            after.host.warn("guests see what %s brings only after they were shut down and started again" % hex8(wanted))
         boot = after.next_boot()
         if boot["revision"] != hex8(wanted):
             words = {None: "loads what is not known", "none": "loads no microcode"}.get(boot["loads"], "loads %s" % boot["revision"])
@@ -287,12 +299,12 @@ def _result(before, after, left=()):
 
 def _tail(text):
     """The last lines of a log, by which its end is found again."""
-    return text and text.splitlines()[-8:]
+    return None if text is None else text.splitlines()[-8:]
 
 
 def _since(tail, text):
-    """The lines after these; where they are no longer there, the last ones, since a ring loses its beginning."""
-    lines = (text or "").splitlines()
+    """The lines after these; where they are no longer there, the last ones, since a ring loses its beginning. None at all where none were read before."""
+    lines = (text or "").splitlines() if tail is not None else []
     if tail:
         for place in range(len(lines) - len(tail), -1, -1):
             if lines[place:place + len(tail)] == tail:

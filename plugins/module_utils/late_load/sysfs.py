@@ -3,7 +3,7 @@
 """Late loading by Linux itself, which reads the file that it wants when 1 is written to the reload file."""
 import errno
 import os
-import threading
+import select
 
 from ..late import RELOAD
 
@@ -13,27 +13,47 @@ SAYS = {
     errno.EBUSY: "a CPU is offline, and the kernel aborted", errno.EINVAL: "a CPU is offline, and the kernel aborted",
     errno.EBADFD: "the kernel holds the file to be damaged", errno.EIO: "the load was incomplete: some CPUs timed out or failed",
 }
+FILES = 1024  # file descriptors, far more than a module has open
 
 
 def load(host, _path, seconds):
-    """What the kernel answered, as text; None where it said that all is well, which proves nothing."""
-    said = []
+    """What the kernel answered, as text; None where it said that all is well, which proves nothing.
 
-    def write():
+    A process of its own writes: one that is stuck in the kernel cannot be killed, and would keep open whatever this one has.
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        _child(writer)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as stream:
+        if not select.select([stream], [], [], seconds)[0]:
+            return "the kernel has not come back from the load after %d s, and nothing can stop it" % seconds
+        said = stream.read()
+    os.waitpid(child, 0)
+    if not said:
+        return "what the kernel answered is not known: the process that asked it was killed"
+    number = int(said)
+    return "%s (%s)" % (SAYS.get(number, "the kernel refused"), os.strerror(number)) if number else None
+
+
+def _child(writer):
+    """Write, tell the error's number and end; neither this process's output nor its connection to the watcher of guests is kept open meanwhile."""
+    try:
+        os.setsid()
+        os.dup2(writer, 3)
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in range(3):
+            os.dup2(null, fd)
+        os.closerange(4, FILES)
+        number = 0
         try:
-            fd = os.open(RELOAD, os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                os.write(fd, b"1")
-            finally:
-                os.close(fd)
-            said.append(None)
+            os.write(os.open(RELOAD, os.O_WRONLY), b"1")
         except OSError as exc:
-            said.append("%s (%s)" % (SAYS.get(exc.errno, "the kernel refused"), os.strerror(exc.errno)))
-    one = threading.Thread(target=write)
-    one.daemon = True  # a write that does not come back keeps nobody here
-    one.start()
-    one.join(seconds)
-    return said[0] if said else "the kernel has not come back from the load after %d s" % seconds
+            number = exc.errno
+        os.write(3, b"%d" % number)
+    finally:
+        os._exit(0)  # pylint: disable=protected-access
 
 
 def log(host):
