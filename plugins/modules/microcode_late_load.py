@@ -22,15 +22,19 @@ def main():
                        "timeout": {"type": "int", "default": 60}},
         supports_check_mode=True,
     )
-    said, host = module.params, Host()
+    said, host, problem, result = module.params, Host(), None, {"failed": True}
     for name, (least, most, why) in sorted(LIMITS.items()):
         if not least <= said[name] <= most:
             module.fail_json(msg="%s: %d is not from %d to %d seconds: %s" % (name, said[name], least, most, why))
     try:
         result = load.run(host, said["revision"], said["path"], said["sha256"], said["guests"], said["hold"], said["timeout"], module.check_mode)
     except (load.Refused, load.Stopped, GuestError, journal.Busy, journal.JournalError) as exc:
-        module.fail_json(msg=str(exc), warnings=host.warnings)
-    (module.fail_json if result.pop("failed") else module.exit_json)(warnings=host.warnings, **result)
+        problem = str(exc)
+    for text in host.warnings:
+        module.warn(text)
+    if problem:
+        module.fail_json(msg=problem)
+    (module.fail_json if result.pop("failed") else module.exit_json)(**result)
 
 
 if __name__ == "__main__":

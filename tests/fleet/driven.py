@@ -41,14 +41,7 @@ class Driven:
 
         AssertionError where it fails, unless check is off; Lost where it returned nothing at all.
         """
-        path = pathlib.Path(self.folder) / "inventory.json"
-        path.write_text(json.dumps({"all": {"hosts": {self.name: self.variables()}}}))
-        env = dict(os.environ, ANSIBLE_LOAD_CALLBACK_PLUGINS="true", ANSIBLE_STDOUT_CALLBACK="ansible.builtin.minimal", ANSIBLE_NOCOLOR="true",
-                   ANSIBLE_PIPELINING="true", ANSIBLE_HOST_KEY_CHECKING="true", ANSIBLE_SSH_CONTROL_PATH_DIR=str(pathlib.Path(self.folder) / "cp"),
-                   ANSIBLE_TIMEOUT="60", ANSIBLE_CONNECTION_PLUGINS=str(pathlib.Path(__file__).with_name("connection")))
-        argv = [str(pathlib.Path(sys.executable).with_name("ansible")), self.name, "-i", str(path), "-m", module]
-        argv += (["-a", json.dumps(arguments)] if arguments else []) + ["--check"] * look
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=seconds, env=env, check=False)
+        done = self._run("ansible", self.name, "-m", module, *(["-a", json.dumps(arguments)] if arguments else []), *["--check"] * look, seconds=seconds)
         head, _arrow, body = done.stdout.partition(" => ")
         good = done.returncode == 0 and ("SUCCESS" in head or "CHANGED" in head)
         assert good or not check, "%s on %s: %s%s" % (module, self.name, done.stdout[-3000:], done.stderr[-3000:])
@@ -56,6 +49,31 @@ class Driven:
             return json.loads(body)
         except ValueError:
             raise Lost("%s on %s returned nothing: %s%s" % (module, self.name, done.stdout[-3000:], done.stderr[-3000:])) from None
+
+    def play(self, text, variables=None, seconds=COMMAND, check=True, look=False):
+        """Run a playbook, its text or the full name of one of a collection, in check mode with look; the subprocess's (returncode, stdout, stderr).
+
+        AssertionError where it fails, unless check is off.
+        """
+        if "\n" in text:
+            path = pathlib.Path(self.folder) / "playbook.yml"
+            path.write_text(text)
+            text = str(path)
+        done = self._run("ansible-playbook", text, *(["-e", json.dumps(variables)] if variables else []), *["--check"] * look, seconds=seconds)
+        assert done.returncode == 0 or not check, "%s: %s%s" % (self.name, done.stdout[-5000:], done.stderr[-3000:])
+        return done
+
+    def _run(self, program, *arguments, seconds):
+        """Run one of Ansible's programs, of the environment of the tests, with an inventory of this host alone."""
+        path = pathlib.Path(self.folder) / "inventory.json"
+        path.write_text(json.dumps({"all": {"hosts": {self.name: self.variables()}}}))
+        env = dict(os.environ, ANSIBLE_LOAD_CALLBACK_PLUGINS="true", ANSIBLE_NOCOLOR="true", ANSIBLE_PIPELINING="true", ANSIBLE_HOST_KEY_CHECKING="true",
+                   ANSIBLE_SSH_CONTROL_PATH_DIR=str(pathlib.Path(self.folder) / "cp"), ANSIBLE_TIMEOUT="60",
+                   ANSIBLE_CONNECTION_PLUGINS=str(pathlib.Path(__file__).with_name("connection")))
+        if program == "ansible":
+            env["ANSIBLE_STDOUT_CALLBACK"] = "ansible.builtin.minimal"
+        return subprocess.run([str(pathlib.Path(sys.executable).with_name(program)), "-i", str(path), *arguments], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=seconds, env=env, check=False)
 
     def facts(self):
         """What microcode_facts says."""

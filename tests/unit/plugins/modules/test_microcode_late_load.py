@@ -27,7 +27,7 @@ def run(answer, check=False, **params):
     module = mock.Mock(params=dict(GIVEN, **params), check_mode=check)
     module.exit_json.side_effect = module.fail_json.side_effect = Stopped
     with mock.patch.object(microcode_late_load, "AnsibleModule", return_value=module), \
-            mock.patch.object(load, "run", side_effect=[answer]) as ran, pytest.raises(Stopped):
+            mock.patch.object(load, "run", side_effect=answer if callable(answer) and not isinstance(answer, BaseException) else [answer]) as ran, pytest.raises(Stopped):
         microcode_late_load.main()
     return module, ran
 
@@ -35,18 +35,26 @@ def run(answer, check=False, **params):
 def test_what_is_asked_for_is_handed_on():
     module, ran = run({"failed": False, "changed": True}, check=True, path="/srv/file", sha256="ab", guests="pause", hold=7, timeout=9)
     assert ran.call_args[0][1:] == ("0x02007006", "/srv/file", "ab", "pause", 7, 9, True)
-    assert module.exit_json.call_args[1] == {"changed": True, "warnings": []} and not module.fail_json.called
+    assert module.exit_json.call_args[1] == {"changed": True} and not module.fail_json.called
 
 
 def test_a_load_that_is_not_proved_fails_and_tells_all_the_same():
     module, _ran = run({"failed": True, "changed": True, "after": {}, "msg": "no"})
-    assert module.fail_json.call_args[1] == {"changed": True, "after": {}, "msg": "no", "warnings": []} and not module.exit_json.called
+    assert module.fail_json.call_args[1] == {"changed": True, "after": {}, "msg": "no"} and not module.exit_json.called
 
 
 @pytest.mark.parametrize("error", [load.Refused, load.Stopped, GuestError, journal.Busy, journal.JournalError])
 def test_whatever_keeps_it_from_loading_is_told_in_words(error):
     module, _ran = run(error("why it was not done"))
-    assert module.fail_json.call_args[1] == {"msg": "why it was not done", "warnings": []}
+    assert module.fail_json.call_args[1] == {"msg": "why it was not done"}
+
+
+def test_warnings_of_the_host_are_handed_on_with_a_refusal_too():
+    def refuse(host, *_more):
+        host.warn("what was seen on the way")
+        raise load.Refused("no")
+    module, _ran = run(refuse)
+    module.warn.assert_called_once_with("what was seen on the way")
 
 
 @pytest.mark.parametrize("name, value, words", [("hold", 0, "from 1 to 30"), ("hold", 31, "from 1 to 30"), ("timeout", 0, "from 1 to 600"),
