@@ -1,6 +1,7 @@
 # Copyright: the fleet.microcode authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The module: what it hands on, what it refuses by itself, and that every end of a run is told in words."""
+import inspect
 import pathlib
 from unittest import mock
 
@@ -27,7 +28,7 @@ def run(answer, check=False, **params):
     module = mock.Mock(params=dict(GIVEN, **params), check_mode=check)
     module.exit_json.side_effect = module.fail_json.side_effect = Stopped
     with mock.patch.object(microcode_late_load, "AnsibleModule", return_value=module), \
-            mock.patch.object(load, "run", side_effect=answer if callable(answer) and not isinstance(answer, BaseException) else [answer]) as ran, pytest.raises(Stopped):
+            mock.patch.object(load, "run", side_effect=answer if inspect.isfunction(answer) else [answer]) as ran, pytest.raises(Stopped):
         microcode_late_load.main()
     return module, ran
 
