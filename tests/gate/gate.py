@@ -26,6 +26,7 @@ CORES = {  # ansible-core line: first and last Python 3 that runs it, oldest Pyt
     "2.19": (11, 13, 8, "24_2"),
     "2.21": (12, 14, 9, "25_2"),
 }
+NEWEST = ("late",)  # of the tests under tests/contract, those that the newest ansible-core runs too
 LAB_TOOLS = {"mmdebstrap": "mmdebstrap", "ssh": "openssh-client", "unshare": "util-linux"}  # program: the package that has it
 GET_PIP = """\
 # ansible-test downloads its get-pip from a host that many networks do not reach; Python's own copy of pip serves.
@@ -206,11 +207,11 @@ def unit_core(step, core):
     unit(step, "tests/unit/plugins")
 
 
-def contract(step, core):
-    """Simulated hosts held to the lab's tests and recordings, and, by the oldest core, with faults; their Python is the oldest at hand that it drives."""
+def contract(step, core, *folders):
+    """Simulated hosts held to the lab's tests and recordings, and with faults; their Python is the oldest at hand that this ansible-core drives."""
     step.use_core(core)
     step.env["FLEET_MICROCODE_HOST_PYTHON"] = PYTHONS[min(minor for minor in PYTHONS if minor >= CORES[core][2])]
-    unit(step, *(["tests/contract", "tests/unit/fleet"] if core == min(CORES_AT_HAND) else ["tests/contract/test_contract.py"]))
+    unit(step, *folders)
 
 
 def unit_oldest(step):
@@ -257,9 +258,12 @@ def checks():
     for core in CORES:
         if core not in CORES_AT_HAND:
             say("left out: ansible-core %s, which needs Python 3.%d to 3.%d" % ((core,) + CORES[core][:2]))
-    rows = [("%s-%s" % (name, core), run, core) for name, run in (("sanity", sanity), ("integration", integration), ("unit", unit_core), ("package", package))
-            for core in CORES_AT_HAND]
-    rows[:0] = [("contract-" + core, contract, core) for core in sorted({CORES_AT_HAND[0], CORES_AT_HAND[-1]})]
+    oldest, newest = CORES_AT_HAND[0], CORES_AT_HAND[-1]
+    files = sorted((CHECKOUT / "tests/contract").glob("test_*.py"), key=lambda path: -path.stat().st_size)
+    rows = [("contract-%s-%s" % (path.stem[5:], oldest), contract, oldest, path) for path in files] + [("fleet-" + oldest, contract, oldest, "tests/unit/fleet")]
+    rows += [("contract-%s-%s" % (path.stem[5:], newest), contract, newest, path) for path in files if path.stem[5:] in NEWEST and newest != oldest]
+    rows += [("%s-%s" % (name, core), run, core) for name, run in (("sanity", sanity), ("unit", unit_core), ("integration", integration), ("package", package))
+             for core in CORES_AT_HAND]
     if min(PYTHONS) > 6:
         say("left out: Python 3.6, the oldest on hosts; the oldest at hand is 3.%d" % min(PYTHONS))
     if min(PYTHONS) not in map(python_of, CORES_AT_HAND):
@@ -284,7 +288,7 @@ def run_check(name, function, *arguments):
         finally:
             shutil.rmtree(str(step.work), ignore_errors=True)
     text = log.read_text(errors="replace")
-    say("%s%-7s %-20s %4d s" % (text if failure else "", "FAILED" if failure else "ok", name, time.monotonic() - started))
+    say("%s%-7s %-25s %4d s" % (text if failure else "", "FAILED" if failure else "ok", name, time.monotonic() - started))
     if failure:
         say("        " + failure)
     return failure is None, re.findall(r"^SKIPPED .*|^.*\b\d+ (?:passed|failed|error).* in [\d.]+s.*", text, re.M)
@@ -293,8 +297,9 @@ def run_check(name, function, *arguments):
 def test(only):
     """Run checks: all that need nothing special, or those whose names begin with one of these words."""
     started = time.monotonic()
+    between = CORES_AT_HAND[1:-1]  # the oldest and the newest tell
     wanted = [row for row in checks() if any(row[0].startswith(word) for word in only)
-              or not only and row[0] not in ("import", "root")]
+              or not only and row[0] not in ("import", "root") and not row[0].endswith(tuple(between))]
     if not wanted:
         sys.exit("no check is called %s" % " or ".join(only))
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
