@@ -260,7 +260,8 @@ def checks():
             say("left out: ansible-core %s, which needs Python 3.%d to 3.%d" % ((core,) + CORES[core][:2]))
     oldest, newest = CORES_AT_HAND[0], CORES_AT_HAND[-1]
     files = sorted((CHECKOUT / "tests/contract").glob("test_*.py"), key=lambda path: -path.stat().st_size)
-    rows = [("contract-%s-%s" % (path.stem[5:], oldest), contract, oldest, path) for path in files] + [("fleet-" + oldest, contract, oldest, "tests/unit/fleet")]
+    rows = [("contract-%s-%s" % (path.stem[5:], oldest), contract, oldest, path) for path in files]
+    rows += [("fleet-" + oldest, contract, oldest, "tests/unit/fleet")]
     rows += [("contract-%s-%s" % (path.stem[5:], newest), contract, newest, path) for path in files if path.stem[5:] in NEWEST and newest != oldest]
     rows += [("%s-%s" % (name, core), run, core) for name, run in (("sanity", sanity), ("unit", unit_core), ("integration", integration), ("package", package))
              for core in CORES_AT_HAND]
