@@ -388,7 +388,7 @@ def _wanted(case):
         age, least = case.age(each), case.options["hold_days"]
         if least and (age is None or age < least):
             reasons.append(_engine("held-back", "note", "%s is held back: its release is of %s, and releases wait for %s. hold_days says so." % (
-                hex8(each["to"]), case.released(each) or "a day that is not known", quantity(least, "day")), "facts.files", "held"))
+                hex8(each["to"]), case.released(each) or "a day that is not known", quantity(least, "day")), "facts.files", "undated" if age is None else "held"))
         else:
             ready.append(each)
     reasons += [_engine("caveat", "note", "microcode_ctl keeps %s apart (caveat %s), and the default kernel's initrd does not have it: what runs is what this "
@@ -411,7 +411,7 @@ def _nothing(case, reasons):
     """The decision where no file is to be loaded; the first line that applies counts."""
     host, target, kinds = case.host, case.options["target"], _kinds(reasons)
     named = _named(host, target) if isinstance(target, dict) else None
-    runs = hex8(host.runs)
+    runs, held = hex8(host.runs), kinds & {"held", "undated"}
     lines = (
         (isinstance(target, dict) and named is None, "none", "no-target", "The target names no revision for %s." % hex8(host.signature)),
         (named == host.runs, "none", "target-runs", "%s runs, which is the target." % runs),
@@ -423,14 +423,16 @@ def _nothing(case, reasons):
         (target == "advisory" and not case.needed, "none", "not-needed", "No rule asks for a newer revision than %s, which runs." % runs),
         (host.waiting, "firmware_first", "firmware-first", "%s: %s. Update the firmware first." % (host.waiting + [("", "")])[0]),
         ("doubt" in kinds, "unknown", "files-unclear", "Whether something newer than %s is at hand is not known, as a file cannot be read." % runs),
-        (named is not None and "held" not in kinds, "blocked", "no-target-file",
+        (named is not None and not held, "blocked", "no-target-file",
          "No file at hand holds the target %s. Install the package that does, or name another target." % hex8(named)),
         (named is not None, "blocked", "target-held", "The target %s is held back." % hex8(named)),
-        (case.needed and "held" in kinds, "blocked", "held",
+        (case.needed and held, "blocked", "held",
          "A newer revision than %s is asked for, and what is at hand is held back until it is old enough; a smaller hold_days takes it now." % runs),
         (case.needed and "caveat" in kinds, "blocked", "apart",
          "A newer revision than %s is asked for, and microcode_ctl keeps what is at hand apart: override the caveat, or see that one runs without it." % runs),
         (case.needed, "blocked", "no-file", "A newer revision than %s is asked for, and no file at hand provides it. Install a newer package." % runs),
+        ("undated" in kinds, "unknown", "age-unknown", "What is newer than %s is held back, and how old it is nobody says, so it would wait for ever: hold_days: 0 "
+         "for this host takes it now." % runs),
         ("held" in kinds, "none", "held", "What is newer than %s is held back." % runs),
         ("caveat" in kinds, "none", "apart", "Nothing newer than %s is meant for this host." % runs),
         (not host.files, "none", "no-files", "No file at hand holds microcode for this CPU. Is the distribution's package of microcode installed?"),

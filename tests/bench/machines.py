@@ -139,5 +139,5 @@ def fleet(found, count, alike=True):
         if one["kernel"]:
             one["kernel"] += ".%d" % (turn // 4 % 2)
         for each in () if alike else one["files"] or ():
-            each["package"] = "microcode %d" % number
+            each["package"] = "microcode 20251111.%d" % number
     return made
