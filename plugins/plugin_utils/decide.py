@@ -387,8 +387,9 @@ def _wanted(case):
     for each in newer:
         age, least = case.age(each), case.options["hold_days"]
         if least and (age is None or age < least):
-            reasons.append(_engine("held-back", "note", "%s is held back: its release is of %s, and releases wait for %s. hold_days says so." % (
-                hex8(each["to"]), case.released(each) or "a day that is not known", quantity(least, "day")), "facts.files", "undated" if age is None else "held"))
+            text = "%s is held back: its release is of %s, and releases wait for %s. hold_days says so." % (
+                hex8(each["to"]), case.released(each) or "a day that is not known", quantity(least, "day"))
+            reasons.append(_engine("held-back", "note", text, "facts.files", "undated" if age is None else "held"))
         else:
             ready.append(each)
     reasons += [_engine("caveat", "note", "microcode_ctl keeps %s apart (caveat %s), and the default kernel's initrd does not have it: what runs is what this "
@@ -431,8 +432,8 @@ def _nothing(case, reasons):
         (case.needed and "caveat" in kinds, "blocked", "apart",
          "A newer revision than %s is asked for, and microcode_ctl keeps what is at hand apart: override the caveat, or see that one runs without it." % runs),
         (case.needed, "blocked", "no-file", "A newer revision than %s is asked for, and no file at hand provides it. Install a newer package." % runs),
-        ("undated" in kinds, "unknown", "age-unknown", "What is newer than %s is held back, and how old it is nobody says, so it would wait for ever: hold_days: 0 "
-         "for this host takes it now." % runs),
+        ("undated" in kinds, "unknown", "age-unknown",
+         "What is newer than %s is held back, and how old it is nobody says, so it would wait for ever: hold_days: 0 for this host takes it now." % runs),
         ("held" in kinds, "none", "held", "What is newer than %s is held back." % runs),
         ("caveat" in kinds, "none", "apart", "Nothing newer than %s is meant for this host." % runs),
         (not host.files, "none", "no-files", "No file at hand holds microcode for this CPU. Is the distribution's package of microcode installed?"),
