@@ -1,6 +1,7 @@
 # Copyright: the fleet.microcode authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The module: its documentation names its arguments and what it returns, and nothing else; what is refused is a plain failure."""
+import contextlib
 import json
 import pathlib
 from unittest import mock
@@ -23,7 +24,7 @@ def said(capsys, run, **arguments):
     patches = [mock.patch.object(basic, "_ANSIBLE_ARGS", text), mock.patch.object(order, "run", run)]
     if hasattr(basic, "_ANSIBLE_PROFILE"):
         patches.append(mock.patch.object(basic, "_ANSIBLE_PROFILE", "legacy"))
-    with patches[0], patches[1], (patches[2] if patches[2:] else mock.MagicMock()), pytest.raises(SystemExit):
+    with patches[0], patches[1], (patches[2] if patches[2:] else contextlib.nullcontext()), pytest.raises(SystemExit):
         module.main()
     return json.loads(capsys.readouterr().out)
 
