@@ -5,6 +5,7 @@ import os
 import pathlib
 
 import pytest
+import yaml
 
 from ansible_collections.fleet.microcode.plugins.module_utils.early import dracut, image, initramfs_tools, kept, mkinitcpio, order, xen_options
 from ansible_collections.fleet.microcode.plugins.module_utils.host import Host
@@ -65,7 +66,6 @@ def test_which_files_dracut_takes(machine):
 
 
 def test_how_lsinitrd_lists(machine):
-    yaml = pytest.importorskip("yaml")  # a recording is read, which hosts never do
     recorded = yaml.safe_load((RECORDINGS / "dracut.yml").read_text())["situations"]
     said = next(each["stdout"] for each in recorded if each["situation"] == "what its early part holds")
     said += "lrwxrwxrwx   1 root     root            7 Nov 22 22:50 bin -> usr/bin\ncrw-r--r--   1 root     root       1,   3 Nov 22 22:50 dev/null\n"
