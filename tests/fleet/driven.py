@@ -64,17 +64,21 @@ class Driven:
         return done
 
     def _run(self, program, *arguments, seconds):
-        """Run one of Ansible's programs, of the environment of the tests, with an inventory of this host alone."""
-        path = pathlib.Path(self.folder) / "inventory.json"
-        path.write_text(json.dumps({"all": {"hosts": {self.name: self.variables()}}}))
-        env = dict(os.environ, ANSIBLE_LOAD_CALLBACK_PLUGINS="true", ANSIBLE_NOCOLOR="true", ANSIBLE_PIPELINING="true", ANSIBLE_HOST_KEY_CHECKING="true",
-                   ANSIBLE_SSH_CONTROL_PATH_DIR=str(pathlib.Path(self.folder) / "cp"), ANSIBLE_TIMEOUT="60",
-                   ANSIBLE_CONNECTION_PLUGINS=str(pathlib.Path(__file__).with_name("connection")))
-        if program == "ansible":
-            env["ANSIBLE_STDOUT_CALLBACK"] = "ansible.builtin.minimal"
-        return subprocess.run([str(pathlib.Path(sys.executable).with_name(program)), "-i", str(path), *arguments], stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=seconds, env=env, check=False)
+        return run([self], pathlib.Path(self.folder), program, *arguments, seconds=seconds)
 
     def facts(self):
         """What microcode_facts says."""
         return self.ansible("fleet.microcode.microcode_facts")["ansible_facts"]["microcode"]
+
+
+def run(hosts, folder, program, *arguments, seconds=COMMAND):
+    """Run one of Ansible's programs, of the environment of the tests, with an inventory of these hosts alone, which it writes into the folder."""
+    path = folder / "inventory.json"
+    path.write_text(json.dumps({"all": {"hosts": {host.name: host.variables() for host in hosts}}}))
+    env = dict(os.environ, ANSIBLE_LOAD_CALLBACK_PLUGINS="true", ANSIBLE_NOCOLOR="true", ANSIBLE_PIPELINING="true", ANSIBLE_HOST_KEY_CHECKING="true",
+               ANSIBLE_SSH_CONTROL_PATH_DIR=str(folder / "cp"), ANSIBLE_TIMEOUT="60",
+               ANSIBLE_CONNECTION_PLUGINS=str(pathlib.Path(__file__).with_name("connection")))
+    if program == "ansible":
+        env["ANSIBLE_STDOUT_CALLBACK"] = "ansible.builtin.minimal"
+    return subprocess.run([str(pathlib.Path(sys.executable).with_name(program)), "-i", str(path), *arguments], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=seconds, env=env, check=False)

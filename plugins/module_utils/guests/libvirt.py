@@ -8,6 +8,7 @@ import contextlib
 import copy
 import re
 from collections import namedtuple
+from xml.etree import ElementTree
 
 from . import saved
 from .. import cpu
@@ -42,6 +43,21 @@ def _bindings():
         return libvirt
     except ImportError:
         return None
+
+
+def _bound(text):
+    """Why a guest of this XML cannot leave the machine that it runs on, or its processor's keys, or None (libvirt: formatdomain)."""
+    try:
+        tree = ElementTree.fromstring(text)
+    except ElementTree.ParseError as exc:
+        return "its configuration cannot be read (%s), so whether it can be saved is not known" % exc
+    if tree.find("devices/hostdev") is not None or tree.find("devices/interface[@type='hostdev']") is not None:
+        return "it has devices of the machine (hostdev), whose state no image holds; shut it down instead"
+    if tree.find("launchSecurity") is not None:
+        return "its memory is encrypted (launchSecurity %s), and no image holds the key; shut it down instead" % tree.find("launchSecurity").get("type")
+    if tree.find("cpu[@migratable='off']") is not None or tree.find("cpu/feature[@name='invtsc'][@policy='require']") is not None:
+        return "its processor is one that cannot be saved (migratable='off', or invtsc is required); shut it down instead"
+    return None
 
 
 class _Bindings(object):
@@ -80,6 +96,11 @@ class _Bindings(object):
         with self._told("libvirt does not tell about %s" % uid):
             one = self._connection.lookupByUUIDString(uid)
             return one.state()[0], one.ID()
+
+    def described(self, uid):
+        """A guest's XML as it runs."""
+        with self._told("libvirt does not tell about %s" % uid):
+            return self._connection.lookupByUUIDString(uid).XMLDesc(0)
 
     def order(self, word, uid):
         """Have a guest do as this subcommand of virsh says."""
@@ -123,6 +144,10 @@ class _Virsh(object):
         said = dict(re.findall(r"(?m)^(Id|State): +(.*?) *$", self._ask("dominfo", "--", uid)))
         return WORDS.get(said.get("State")), int(said["Id"]) if said.get("Id", "").isdigit() else None
 
+    def described(self, uid):
+        """A guest's XML as it runs."""
+        return self._ask("dumpxml", "--", uid)
+
     def order(self, word, uid):
         """Have a guest do as this subcommand says; where virsh is stopped because it takes too long, the daemon goes on."""
         host = copy.copy(self._host)
@@ -138,7 +163,7 @@ class Libvirt(object):
     def __init__(self, host):
         self.host = host
         library = _bindings()
-        self._calls = _Bindings(library) if library else _Virsh(host)
+        self._calls, self._room = _Bindings(library) if library else _Virsh(host), saved.Room()
         self.tool = self._calls.tool
 
     # --- which there are ---
@@ -215,13 +240,13 @@ class Libvirt(object):
         return False
 
     def unsavable(self, guest, _folder):
-        """Why a guest cannot be saved, or None; what else keeps libvirt from it, it finds before it begins."""
+        """Why a guest cannot be saved, or None."""
         if guest.state != "running":
             return "it is %s; only a guest that runs is saved" % guest.state
         domain = self._calls.domain(guest.uuid)
         if not domain.persistent:
             return "it is transient: libvirt forgets it as soon as it does not run; define it first (virsh define)"
-        return saved.room(IMAGES, domain.memory)
+        return _bound(self._calls.described(guest.uuid)) or self._room.why_not(IMAGES, domain.memory)
 
     def save(self, guest, folder):
         """Have libvirt write a guest to the disk and end it. GuestError: it runs on, or the text says what else."""

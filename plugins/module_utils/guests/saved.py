@@ -34,14 +34,27 @@ def prepare(folder):
                          % (folder, exc.strerror or exc))
 
 
-def room(folder, kib):
-    """Why an image of so much memory (KiB) does not fit there, or None."""
+def room(folder, kib, others=0):
+    """Why an image of so much memory (KiB) does not fit there beside others of so much, or None."""
     while not os.path.isdir(folder) and folder != "/":
         folder = os.path.dirname(folder)
     stat = os.statvfs(folder)
-    free, needed = stat.f_bavail * stat.f_frsize, (kib << 10) + RESERVE
-    return None if free >= needed else ("%s has %d MiB free, and its image takes up to %d MiB with %d MiB to spare; free some, or name another folder"
-                                        % (folder, free >> 20, kib >> 10, RESERVE >> 20))
+    free, needed = stat.f_bavail * stat.f_frsize, (others + kib << 10) + RESERVE
+    return None if free >= needed else ("%s has %d MiB free, and its image takes up to %d MiB%s with %d MiB to spare; free some, or name another folder" % (
+        folder, free >> 20, kib >> 10, " beside the other guests' %d MiB," % (others >> 10) if others else "", RESERVE >> 20))
+
+
+class Room(object):
+    """Room for the images of several guests, of which each is asked once."""
+
+    def __init__(self):
+        self._taken = 0
+
+    def why_not(self, folder, kib):
+        """As room(), and where there is some it is this guest's from then on."""
+        why = room(folder, kib, self._taken)
+        self._taken += 0 if why else kib
+        return why
 
 
 def write(host, driver, guest, features, folder):

@@ -121,7 +121,7 @@ class _Run(_Pause):
 class _Save(_Look):
     """On the disk, and not running."""
 
-    state = "saved"
+    state, goes_on = "saved", False
 
     def why_not(self, guest):
         return "" if guest.state == "saved" else guest.why_not or self.driver.unsavable(guest, self.folder)
@@ -132,21 +132,25 @@ class _Save(_Look):
     def do(self, guests, seconds, everything):
         if not guests:
             return
-        done = []
+        done, problems = [], []
         with journal.run(self.host, "hypervisor_guest", state=self.state, folder=self.folder, guests=[guest.uuid for guest in guests]) as run:
             for guest in guests:
                 run.note("begins", uuid=guest.uuid, name=guest.name)
                 try:
                     self.call(guest)
+                    done.append(guest.name or guest.uuid)
                 except GuestError as exc:
-                    raise GuestError("%s%s" % (exc, "; %s before that: %s" % (self.state, ", ".join(done)) if done else ""))
-                done.append(guest.name or guest.uuid)
+                    problems.append(str(exc))
+                    if not self.goes_on:
+                        break
+            if problems:
+                raise GuestError("; ".join(problems + ["%s: %s" % (self.state, ", ".join(done))] * bool(done)))
 
 
 class _Restore(_Save):
-    """Running again as it was saved, once."""
+    """Running again as it was saved, once; one that cannot be restored does not keep the others from it."""
 
-    state = "running"
+    state, goes_on = "running", True
 
     def __init__(self, *words):
         _Save.__init__(self, *words)

@@ -167,6 +167,16 @@ def _is(guest, there):
     return guest.id in there and there[guest.id].uuid == guest.uuid
 
 
+def _started_by_itself(host, name):
+    """The file of a guest that xendomains starts at each boot, or None."""
+    said = "\n".join(host.text(path) or "" for path in ("/etc/default/xendomains", "/etc/sysconfig/xendomains"))
+    folder = (re.findall(r"(?m)^\s*XENDOMAINS_AUTO=[\"']?(/[^\s\"']+)", said) or ["/etc/xen/auto"])[-1]
+    for path in (folder.rstrip("/") + "/" + each for each in host.names(folder)):
+        if name in re.findall(r"(?m)^\s*name\s*=\s*[\"']([^\"']*)[\"']", host.text(path) or ""):
+            return path
+    return None
+
+
 def _bindings(host):
     """The bindings of the Xen that runs, or None: they are built for one version of Xen and one of Python."""
     folder = "/usr/lib/xen-%s.%s/lib/python" % tuple(host.text("/sys/hypervisor/version/" + part, 64) for part in ("major", "minor"))  # Debian's
@@ -189,7 +199,7 @@ class Xen(object):
 
     def __init__(self, host):
         self.host = host
-        self._calls = _bindings(host) or _Xl(host)
+        self._calls, self._room = _bindings(host) or _Xl(host), saved.Room()
         self.tool = self._calls.tool
 
     # --- which there are ---
@@ -277,8 +287,12 @@ class Xen(object):
             return "it is marked as not migratable (nomigrate); shut it down instead"
         if self.features() is None:
             return "xl info does not tell which features the CPUs have, without which it could not be restored safely"
+        begins = _started_by_itself(self.host, guest.name)
+        if begins:
+            return ("%s has xendomains start it from its disks when the host comes up; its image must not be restored after that, which would corrupt them; "
+                    "take it out of that folder first" % begins)
         domain = self._calls.domains().get(guest.id)
-        return saved.room(folder, domain.memory) if domain else GONE
+        return self._room.why_not(folder, domain.memory) if domain else GONE
 
     def save(self, guest, folder):
         """Write a guest to the disk and end it. GuestError: it runs on, or the text says what else."""

@@ -111,7 +111,7 @@ def _define(libvirt, _flags, words):
     memory = tree.find("memory")
     one = {"name": tree.findtext("name"), "uuid": tree.findtext("uuid") or str(uuid.uuid4()), "id": None, "paused": False, "persistent": True, "saved": False,
            "memory": int(int(memory.text) * UNITS[memory.get("unit", "KiB")]), "vcpus": int(tree.findtext("vcpu") or 1), "kind": tree.findtext("os/type"),
-           "reason": "unknown"}
+           "reason": "unknown", "xml": ElementTree.tostring(tree, encoding="unicode")}
     libvirt["domains"] = [each for each in libvirt["domains"] if each["name"] != one["name"]] + [one]
     print("Domain '%s' defined from %s\n" % (one["name"], words[0]))
 
@@ -197,6 +197,11 @@ def _dominfo(libvirt, _flags, words):
     print("".join("%-15s %s\n" % (word + ":", value) for word, value in rows))
 
 
+def _dumpxml(libvirt, _flags, words):
+    one = _domain(libvirt, words)
+    print(one.get("xml") or "<domain type='kvm'><name>%s</name><uuid>%s</uuid></domain>" % (one["name"], one["uuid"]))
+
+
 def _domjobinfo(libvirt, _flags, words):
     one = _running(libvirt, words, "get job info of")
     print("%-17s %-12s\n" % ("Job type:", one.get("job", "None")))
@@ -209,5 +214,5 @@ def _one_word(word):
 
 
 COMMANDS = {"list": _list, "define": _define, "undefine": _undefine, "start": _start, "destroy": _destroy, "shutdown": _shutdown, "managedsave": _save,
-            "suspend": _suspend, "resume": _resume, "domstate": _domstate, "dominfo": _dominfo, "domjobinfo": _domjobinfo,
+            "suspend": _suspend, "resume": _resume, "domstate": _domstate, "dominfo": _dominfo, "dumpxml": _dumpxml, "domjobinfo": _domjobinfo,
             "domid": _one_word("id"), "domname": _one_word("name"), "domuuid": _one_word("uuid")}

@@ -23,7 +23,10 @@ class Domain(object):
     def __init__(self, library, number):
         self.library, self.number, self.name_, self.state_, self.job, self.image, self.persistent = library, number, "g%d" % number, RUNNING, 0, False, True
         self.uuid = uid(number)
-        self.orders, self.refuses = [], ()
+        self.orders, self.refuses, self.xml = [], (), "<domain/>"
+
+    def XMLDesc(self, _flags):
+        return self.xml
 
     def UUIDString(self):
         return self.uuid
@@ -221,6 +224,21 @@ def test_flags_that_are_gone_are_a_warning_since_libvirt_decides(driver, tmp_pat
     record = driver.saved(folder)[uid(1)]
     assert driver.unrestorable(dict(record, features=["fpu", "hle", "rtm"]), folder) is None
     assert "(hle)" in driver.host.warnings[0]
+
+
+@pytest.mark.parametrize("xml, why", [
+    ("<devices><hostdev mode='subsystem' type='pci'/></devices>", "devices of the machine"),
+    ("<devices><interface type='hostdev'/></devices>", "devices of the machine"),
+    ("<launchSecurity type='sev-snp'/>", "its memory is encrypted (launchSecurity sev-snp)"),
+    ("<cpu mode='host-passthrough' migratable='off'/>", "cannot be saved"),
+    ("<cpu><feature policy='require' name='invtsc'/></cpu>", "cannot be saved"),
+    ("<cpu", "cannot be read"),
+    ("<devices><interface type='network'/></devices><cpu mode='host-model'><feature policy='disable' name='invtsc'/></cpu>", None),
+])
+def test_what_is_bound_to_its_machine_is_not_saved(driver, library, tmp_path, xml, why):
+    library.domains[0].xml = "<domain>%s</domain>" % xml
+    said = driver.unsavable(driver.guests()[0], str(tmp_path / "saved"))
+    assert said is None if why is None else why in said
 
 
 def test_what_cannot_be_saved_or_restored_is_told(driver, library, tmp_path):

@@ -360,6 +360,25 @@ def test_what_cannot_be_saved_is_told_before(driver, folder, config, why):
     assert said is None if why is None else why in said
 
 
+def test_images_need_room_beside_each_other(driver, folder, monkeypatch):
+    driver.host.commands.update(dict(("xl list -l %d" % number, json.dumps([{"domid": number, "config": CONFIG}])) for number in (1, 2)))
+    found = guests(driver)
+    kib = driver._calls.domains()[1].memory
+    free = (kib * 1024 * 3 // 2 + xen.saved.RESERVE) // 4096
+    monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result((4096, 4096, free, free, free, 0, 0, 0, 0, 255)))
+    assert driver.unsavable(found[1], folder) is None
+    assert "beside the other guests' %d MiB" % (kib >> 10) in driver.unsavable(found[2], folder)
+
+
+@pytest.mark.parametrize("path, settings", [("/etc/xen/auto/10-g1", ""), ("/srv/auto/g1.cfg", 'XENDOMAINS_AUTO="/srv/auto"\n')])
+def test_a_guest_that_xendomains_starts_is_not_saved(machine, calls, driver, folder, path, settings):
+    commands = dict(driver.host.commands, **{"xl list -l 1": json.dumps([{"domid": 1, "config": CONFIG}])})
+    for name, begins in (("g1", True), ("g10", False)):
+        one = xen.Xen(machine({"/proc/1/cmdline": "/sbin/init\0", "/etc/default/xendomains": settings, path: "# g1\n name = '%s'\n" % name}, commands))
+        said = one.unsavable(guests(one)[1], folder)
+        assert said and said.startswith(path + " has xendomains start it") if begins else said is None
+
+
 def test_a_guest_is_not_saved_where_its_features_could_not_be_noted(driver, folder):
     driver.host.commands.update({"xl list -l 1": json.dumps([{"domid": 1, "config": CONFIG}]), "xl info": (1, "", "")})
     assert "features" in driver.unsavable(guests(driver)[1], folder)

@@ -241,7 +241,19 @@ def test_guests_are_saved_one_by_one_and_noted(run):
 
 def test_when_one_cannot_be_saved_it_is_said_who_was(run):
     run.driver.stuck["db"] = True
-    assert run.failed(state="saved") == "db: no; saved before that: web"
+    assert run.failed(state="saved") == "db: no; saved: web"
+
+
+def test_one_that_cannot_be_restored_keeps_no_other_from_it(run):
+    run.driver.images.update((uid(number), {"uuid": uid(number), "name": name}) for number, name in ((7, "kept"), (8, "more")))
+    restore = run.driver.restore
+
+    def fails(record, folder):
+        if record["name"] == "kept":
+            raise GuestError("kept: no memory")
+        restore(record, folder)
+    run.driver.restore = fails
+    assert run.failed(state="restored") == "kept: no memory; running: more"
 
 
 def test_an_image_that_must_not_be_restored_is_left(run):
