@@ -13,6 +13,11 @@ from ansible_collections.fleet.microcode.plugins.plugin_utils.report import SCHE
 
 DEFAULTS = {"late": "never", "guests": "none", "hold_days": 0, "accept": (), "target": "newest_staged", "today": None}
 MOST = 64  # files looked at; a host has a few
+PACKED = (".zst", ".xz", ".gz")
+WOULD_TELL = {  # what is not known: what would tell
+    "candidate.start": "What firmware brings, a boot that loads nothing shows (dis_ucode_ldr on Linux's command line; on Xen none of ucode=).",
+    "facts.cpu.pf_mask": "dom0 does not see the platform mask of Xen's CPUs; Linux without Xen does.",
+}
 ALONE = ("zenbleed",)  # closed by microcode alone; Linux has no file of it among the vulnerabilities
 LINUX = "Linux, arch/x86/kernel/cpu/microcode/"
 
@@ -33,6 +38,7 @@ class _Host:
         self.kernels = [each for each in items(part(facts, "early", "kernels"))[:MOST] if isinstance(each, dict)]
         self.next = [revision(each.get("revision"), self.signed) for each in self.kernels if each.get("default") is True]  # what its initrd has
         self.files, self.doubtful, self.waiting, self.held = [], [], [], []  # waiting: those of the doubtful for which firmware must come first
+        self.sought = []  # paths by which Linux looks for a file to load late, in its order
         for entry in items(part(facts, "files"))[:MOST]:
             self._file(entry)
         self.start = self._start()
@@ -43,6 +49,8 @@ class _Host:
         path = path if path == part(entry, "path") else None
         caveat, problem, sha256 = (clean(part(entry, key)) for key in ("caveat", "problem", "sha256"))
         least = revision(part(entry, "min_revision"), self.signed)
+        if not caveat and part(entry, "early_only") is False:
+            self.sought.append(path or "a file without a name")
         if caveat and (found is None or found not in self.next):  # the next boot's initrd carries it where microcode_ctl lets it through
             if found is not None or problem:
                 self.held.append((found, path, caveat))
@@ -60,12 +68,9 @@ class _Host:
         """The revision that firmware brings, from which every early load sets out; None where that is not proven, as where a load may have covered it."""
         if self.xen:
             return revision(part(self.facts, "cpu", "boot_revision"), self.signed) if self._xen_loaded_nothing() else None
-        if "dis_ucode_ldr" in items(part(self.facts, "command_line")):
-            return self.runs
-        if part(self.facts, "late", "interface") != "none" or part(self.facts, "late", "available") is not False or part(self.facts, "early", "loads") is None:
-            return None  # a late load leaves no trace, nor does a file that is built into the kernel
-        carried = [(each.get("carries"), revision(each.get("revision"), self.signed)) for each in self.kernels if each.get("running") is True]
-        return self.runs if len(carried) == 1 and (carried[0][0] == "none" or None not in (carried[0][1], self.runs) and carried[0][1] < self.runs) else None
+        # of an initrd it is known what it carries now, not what it carried when it was booted; and kexec leaves what was loaded before
+        alone = "dis_ucode_ldr" in items(part(self.facts, "command_line")) and part(self.facts, "boot", "reboot_is_kexec") is False
+        return self.runs if alone else None
 
     def _xen_loaded_nothing(self):
         """Whether the Xen that runs is known to have loaded nothing before dom0 booted: from 4.21 on it may scan unasked, and xen.cfg may name a file."""
@@ -168,13 +173,13 @@ class _Case:
         return scope_of(self.host.facts, {"path": "early", "from": hex8(to), "start": hex8(to), "to": hex8(to)}, self.options)
 
     def released(self, found):
-        """The day of a release: the latest of the file's own and those that its package's version has; None where none is known.
+        """The day of a release: the latest of the file's own and those that its package's version has; None where that has none, or there is no package.
 
-        A file's day is months before its release, so that of a package that names no day it is not known.
+        A file's own day is months before its release.
         """
         package = found.get("package")
         named = [day("-".join(each)) for each in re.findall(r"(?<!\d)(20\d\d)(\d\d)(\d\d)(?!\d)", package or "")]
-        return max(filter(None, named + [day(found.get("date"))]), default=None) if not package or any(named) else None
+        return max(filter(None, named + [day(found.get("date"))])) if any(named) else None
 
     def age(self, found):
         """Days since then; None where that is not known."""
@@ -249,10 +254,10 @@ class _Case:
         declared, forced, late = found["min_revision"], part(facts, "late", "min_revision_forced"), part(facts, "late", "interface")
         if found["early_only"] is not False:
             yield "file", "%s is %sfor early loading alone." % (found["file"], "" if found["early_only"] else "perhaps "), "facts.files"
-        elif not host.xen:
-            first = [each["file"] for each in host.files if each["early_only"] is False][0]
-            if first != found["file"]:
-                yield "file", "Linux looks for the file itself, and finds %s before %s." % (first, found["file"]), "facts.files"
+        elif host.xen and found["file"].endswith(PACKED):
+            yield "file", "xen-ucode hands Xen the file as it lies, and %s is packed. Unpack it beside, or load early." % found["file"], "facts.files"
+        elif not host.xen and host.sought[0] != found["file"]:
+            yield "file", "Linux looks for the file itself, and finds %s before %s." % (host.sought[0], found["file"]), "facts.files"
         if host.intel and declared is None:
             yield "minimum", "Intel declares no revision from which on %s may be loaded late." % hex8(found["to"]), LINUX + "intel.c"
         elif host.intel and host.runs < declared:
@@ -305,7 +310,8 @@ def _of(rule, answer, scope, effect=None):
     effect, text = effect or rule.effect, rule.said(scope)
     if answer is True:
         return _reason(rule.id, effect, text, rule.source)
-    return _reason(rule.id, effect, "Not known, for want of %s, is whether this holds: %s" % (" and ".join(answer.paths), text), rule.source,
+    return _reason(rule.id, effect, "Not known, for want of %s, is whether this holds: %s %s" % (" and ".join(answer.paths), text, " ".join(dict.fromkeys(
+        WOULD_TELL.get(path, "The host's warnings say why; read its facts as root.") for path in answer.paths))), rule.source,
                    "unknown" if effect in ("block", "firmware_first", "review") else effect)
 
 
@@ -349,12 +355,13 @@ def decide(policy, facts, options):
         found, action, said = passed.pop(next((count for count, each in enumerate(passed) if "block" not in _kinds(each[2])), 0))
     reasons = said + [reason for _rule, reason in case.needed] + reasons
     if host.xen and host.unread:
-        reasons.append(_engine("unread", "note", "Xen does not show the revision of %s, taken to run what the others run." % quantity(host.unread, "CPU"),
-                               "facts.cpu.unread"))
+        reasons.append(_unshown(host))
     reasons += [_reason(because["rule"], "note", "%s is passed over: %s" % (hex8(other["to"]), because["text"]), because["source"])
                 for other, _action, also in passed for kind, because in also if kind in STANDING]
     if case.needed and not case.met(found["to"]):
-        reasons.append(_engine("still-needed", "note", "Even %s is not all that is asked for, and nothing better is at hand." % hex8(found["to"])))
+        better = [hex8(each["to"]) for each in host.files if each["to"] > found["to"] and case.met(each["to"])]
+        reasons.append(_engine("still-needed", "note", "Even %s is not all that is asked for, and %s." % (
+            hex8(found["to"]), "the target, or hold_days, keeps %s back, which is" % better[0] if better else "nothing better is at hand")))
     if action is None:
         action = "early"
         reasons.append(_engine("newer", "note", "%s is at hand in %s, newer than %s, which runs." % (hex8(found["to"]), found["file"], hex8(host.runs)),
@@ -382,21 +389,25 @@ def _wanted(case):
     if isinstance(target, dict):
         newer = [each for each in newer if each["to"] == _named(host, target)]
     elif target == "advisory":
-        newer = [each for each in reversed(newer) if case.needed and case.met(each["to"])]
-    ready, reasons = [], []
-    for each in newer:
-        age, least = case.age(each), case.options["hold_days"]
-        if least and (age is None or age < least):
-            text = "%s is held back: its release is of %s, and releases wait for %s. hold_days says so." % (
-                hex8(each["to"]), case.released(each) or "a day that is not known", quantity(least, "day"))
-            reasons.append(_engine("held-back", "note", text, "facts.files", "undated" if age is None else "held"))
-        else:
-            ready.append(each)
+        steps = [(case.met(each["to"]), each) for each in reversed(newer) if any(rule.asked(case.at(each["to"])) is False for rule, _because in case.needed)]
+        newer = [each for met, each in steps if met] or [each for _met, each in reversed(steps)]  # where none is all that is asked for, the one nearest to it
+    kept = [_held_back(case, each) for each in newer]
+    ready, reasons = [each for each, why in zip(newer, kept) if not why], list(filter(None, kept))
     reasons += [_engine("caveat", "note", "microcode_ctl keeps %s apart (caveat %s), and the default kernel's initrd does not have it: what runs is what this "
                         "distribution means to run. The caveat's readme says why, and how to override it." % (hex8(to) or path or "a file", caveat),
                         "microcode_ctl, README.caveats", "caveat")
                 for to, path, caveat in host.held if to is None or to > host.runs]
     return ready, reasons + [_engine("file-unknown", "note", "What %s holds is not known: %s." % each, "facts.files", "doubt") for each in host.doubtful]
+
+
+def _held_back(case, found):
+    """The reason for which a candidate waits until it is older, or None."""
+    age, least = case.age(found), case.options["hold_days"]
+    if not least or age is not None and age >= least:
+        return None
+    text = "%s is held back: its release is of %s, and releases wait for %s. hold_days says so." % (
+        hex8(found["to"]), case.released(found) or "a day that is not known", quantity(least, "day"))
+    return _engine("held-back", "note", text, "facts.files", "undated" if age is None else "held")
 
 
 def _kinds(reasons):
@@ -436,14 +447,42 @@ def _nothing(case, reasons):
          "What is newer than %s is held back, and how old it is nobody says, so it would wait for ever: hold_days: 0 for this host takes it now." % runs),
         ("held" in kinds, "none", "held", "What is newer than %s is held back." % runs),
         ("caveat" in kinds, "none", "apart", "Nothing newer than %s is meant for this host." % runs),
+        (host.unread is None, "unknown", "unread-unknown",
+         "Nothing newer than %s is at hand; whether every CPU runs that is not known. The host's warnings say why; read its facts as root." % runs),
         (not host.files, "none", "no-files", "No file at hand holds microcode for this CPU. Is the distribution's package of microcode installed?"),
         (True, "none", "current", "Nothing newer than %s, which runs, is at hand." % runs),
     )
     action, name, text = next(line[1:] for line in lines if line[0])
+    if host.xen and host.unread:
+        reasons = reasons + [_unshown(host)]
+    lost, more = _lost_by_a_boot(case)
+    if lost and action == "none" and not case.needed:  # what would run then is not to run
+        action, name, text = "blocked", "next-boot", lost
+    elif more and action == "none" and host.files:
+        reasons = reasons + [more]
     first = _engine(name, "firmware_first" if action == "firmware_first" else "note", text, kind=ORDER[0])
     notes = [_reason(rule.id, "note", text, rule.source) for rule, text in case.standing if rule.effect == "note"]
     notes += _not_known(case.doubted) if name != "need-unknown" else []
     return _decision(host, action, [first] + [reason for _rule, reason in case.needed] + reasons + notes, case=case)
+
+
+def _unshown(host):
+    return _engine("unread", "note", "Xen does not show the revision of %s, taken to run what the others run." % quantity(host.unread, "CPU"),
+                   "facts.cpu.unread")
+
+
+def _lost_by_a_boot(case):
+    """(why the next boot must not be, [reason]) where what runs is not what it loads, nor known to be the firmware's own; (None, None) where it is."""
+    host, loads = case.host, part(case.host.facts, "early", "loads")
+    least = min(host.next) if host.next and None not in host.next else None
+    if host.start == host.runs or loads == "update" and least is not None and least >= host.runs:
+        return None, None
+    carried = "nothing" if loads == "none" else hex8(least) if loads == "update" and least is not None else "what is not known"
+    told = "%s runs, and the next boot loads %s: it runs on after that only if firmware brings it." % (hex8(host.runs), carried)
+    scope = case.at(least) if least is not None and carried == hex8(least) else None
+    said = [rule.said(scope) for rule, answer in case.policy.asked(scope) if rule.effect == "require" and answer is True] if scope else []
+    why = "%s Make the initrd anew with it before any boot, as microcode_early_load does. Of %s it is known: %s" % (told, carried, " ".join(said))
+    return why if said else None, _engine("next-boot", "note", told, "facts.early")
 
 
 def _next_boot(case, action, found, reasons):
@@ -452,8 +491,12 @@ def _next_boot(case, action, found, reasons):
     pending = revision(part(host.facts, "pending"), host.signed)
     if pending is None or pending <= host.runs or action == "early" and pending == to:
         return action, reasons
-    _verdict, said = case.verdict(next((each for each in host.files if each["to"] == pending), {"to": pending}))
-    against = [(ORDER[0], because) for kind, because in said if kind in ("block", "unknown", "review")]  # where firmware must come first nothing is loaded
+    known = next((each for each in host.files if each["to"] == pending), {"to": pending})
+    _verdict, said = case.verdict(known)
+    early = _held_back(case, known)
+    said += [early] if early and action != "early" else []
+    against = ("block", "unknown", "review", "held", "undated")  # where firmware must come first nothing is loaded
+    against = [(ORDER[0], because) for kind, because in said if kind in against]
     if action == "early":  # which puts another one there
         return action, reasons + [_reason(because["rule"], "note", "The default kernel's initrd holds %s now, and is to be made anew before any boot: %s" % (
             hex8(pending), because["text"]), because["source"]) for _kind, because in against] + (

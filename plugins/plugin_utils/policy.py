@@ -34,6 +34,7 @@ OPTIONS = ("late", "guests", "hold_days", "accept", "target", "today")
 READS = (  # facts that decide.py itself reads
     "schema", "applicable", "command_line", "cpu.vendor", "cpu.signature", "cpu.signatures", "cpu.pf_mask", "cpu.revision", "cpu.revisions",
     "cpu.boot_revision", "cpu.unread", "cpu.offline", "hypervisor.role", "hypervisor.type", "hypervisor.version", "hypervisor.xen.ucode",
+    "boot.reboot_is_kexec",
     "early.disabled", "early.loads", "early.xen_ucode", "early.kernels[].default",
     "early.kernels[].running", "early.kernels[].carries", "early.kernels[].revision", "late.interface", "late.available", "late.why_not",
     "late.min_revision_forced", "distro.id", "files", "pending", "vulnerabilities")

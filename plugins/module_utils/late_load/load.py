@@ -134,6 +134,8 @@ def _file(state, path, digest, wanted):
     if not state.xen and not (own and _same(host, path, own)):
         raise Refused("Linux looks for the file itself and reads %s, not %s; name that one, or put this one in its place with microcode_file"
                       % (own or "none for this CPU", path))
+    if state.xen and path.endswith((".zst", ".xz", ".gz")):
+        raise Refused("%s is packed, and xen-ucode hands Xen the file as it lies; unpack it to a file of its own and name that, or load early" % path)
     found = files.file(host, path, processor, state.xen and (hypervisor.numbers(version) or True))
     if found["problem"]:
         raise Refused("%s: %s; only a file that is whole is loaded (%s)" % (path, found["problem"], "; ".join(host.warnings[-1:]) or "no more is known"))

@@ -180,6 +180,11 @@ def test_debians_files_for_early_loading_alone(lab):
     assert "is for early loading alone" in lab.refused(path=FILE + ".initramfs")
 
 
+def test_xen_unpacks_nothing(lab):
+    lab.xen(FROM, FROM, physical=2, threads=1)
+    assert "is packed, and xen-ucode hands Xen the file as it lies" in lab.refused(path=FILE + ".zst")
+
+
 @pytest.mark.parametrize("runs, words", [
     ((NEW + 1, NEW + 1), "0x02007007 runs, which is newer than 0x02007006"), ((FROM, NEW + 1), "0x02007007 runs, which is newer"),
     ((OLD, FROM), "may be loaded late from 0x02006b06 on, and 0x02000050 runs"),

@@ -97,7 +97,8 @@ def action(found, *rules, **options):
 
 
 def names(decision):
-    return [each["rule"] for each in decision["because"]]
+    """The rules that give the reasons; what the next boot loses is not that of the decision, and has tests of its own."""
+    return [each["rule"] for each in decision["because"] if each["rule"] != "engine.next-boot"]
 
 
 def text(decision, name):
@@ -278,8 +279,12 @@ def test_a_caveat_is_let_through_where_the_next_boots_initrd_has_its_revision_bu
 
 # --- held back ---
 
+DATED = "intel-microcode 3.20200101.1"
+
+
 @pytest.mark.parametrize("changes, days, expected", [
-    ({"date": "2026-11-15"}, 7, "early"), ({"date": "2026-11-16"}, 7, "none"), ({"date": "2026-11-16"}, 0, "early"), ({"date": "2026-12-24"}, 7, "none"),
+    ({"date": "2026-11-15", "package": DATED}, 7, "early"), ({"date": "2026-11-16", "package": DATED}, 7, "none"), ({"date": "2026-11-16"}, 0, "early"),
+    ({"date": "2026-12-24", "package": DATED}, 7, "none"), ({"date": "2020-01-01"}, 7, "unknown"),  # of no package
     ({"date": None}, 7, "unknown"), ({"date": None}, 0, "early"), ({"date": "2023-13-01"}, 7, "unknown"),
     ({"package": "intel-microcode 3.20261118.1~deb12u1"}, 7, "none"), ({"package": "intel-microcode 3.20261101.1"}, 7, "early"),
     ({"package": "ucode-intel-20269999"}, 7, "unknown"), ({"package": "microcode_ctl-2.1-73.fc43"}, 7, "unknown"),
@@ -297,13 +302,13 @@ def test_without_a_day_to_count_from_nothing_is_old_enough():
 
 
 def test_where_the_newest_is_held_back_the_next_older_is_taken():
-    decision = decided(facts(staged(date="2026-11-20"), staged(MIDDLE)), hold_days=7)
+    decision = decided(facts(staged(date="2026-11-20", package=DATED), staged(MIDDLE, package=DATED)), hold_days=7)
     assert (decision["action"], decision["to"]) == ("early", MIDDLE)
     assert text(decision, "engine.held-back").startswith("0x02007006 is held back: its release is of 2026-11-20, and releases wait for 7 days.")
 
 
 def test_what_is_needed_and_held_back_is_blocked_and_both_are_said():
-    assert names(decided(facts(staged(date="2026-11-20")), minimum(NEW), hold_days=7)) == ["engine.held", "minimum", "engine.held-back"]
+    assert names(decided(facts(staged(date="2026-11-20", package=DATED)), minimum(NEW), hold_days=7)) == ["engine.held", "minimum", "engine.held-back"]
 
 
 # --- refused, required, reviewed ---
@@ -337,7 +342,10 @@ def test_what_only_waits_is_not_passed_over(effect, expected):
 def test_a_refusal_that_is_not_known_is_unknown_and_says_for_want_of_what():
     decision = decided(facts(staged(), staged(MIDDLE)), rule("block", "rev(candidate.to) == rev('%s') && %s" % (NEW, UNKNOWN)))
     assert (decision["action"], decision["to"]) == ("unknown", NEW)
-    assert text(decision, "block") == "Not known, for want of facts.boot.next_entry, is whether this holds: Text of block."
+    assert text(decision, "block") == ("Not known, for want of facts.boot.next_entry, is whether this holds: Text of block. The host's warnings say why; read "
+                                       "its facts as root.")
+    decision = decided(facts(), rule("block", "rev(candidate.start) == rev('%s')" % NEW))
+    assert text(decision, "block").endswith("a boot that loads nothing shows (dis_ucode_ldr on Linux's command line; on Xen none of ucode=).")
 
 
 def test_a_minimum_that_only_a_refused_revision_provides_is_blocked_and_both_are_said():
@@ -354,6 +362,8 @@ def test_a_step_that_does_not_reach_the_minimum_is_taken_and_said_to_be_one():
     decision = decided(facts(staged(MIDDLE)), minimum(NEW))
     assert (decision["action"], names(decision)) == ("early", ["minimum", "engine.newer", "engine.still-needed"])
     assert "engine.still-needed" not in names(decided(facts(), minimum(NEW)))
+    kept = decided(facts(staged(), staged(MIDDLE)), minimum(NEW), target={"0x00050654": MIDDLE})
+    assert text(kept, "engine.still-needed") == ("Even %s is not all that is asked for, and the target, or hold_days, keeps %s back, which is." % (MIDDLE, NEW))
 
 
 def test_a_minimum_that_is_not_known_is_not_taken_for_none():
@@ -427,6 +437,11 @@ def test_a_named_target_is_judged_as_any_other():
     assert action(facts(staged(None, problem="cut off")), target={"0x00050654": RUNS}) == "none"
 
 
+def test_an_advisory_takes_a_step_where_nothing_at_hand_is_all_that_is_asked_for():
+    decision = decided(facts(staged(), staged(MIDDLE)), minimum(MIDDLE), minimum("0x02007007", id="more"), target="advisory")
+    assert (decision["action"], decision["to"]) == ("early", NEW) and "engine.still-needed" in names(decision)
+
+
 def test_an_advisory_takes_the_lowest_revision_that_is_all_that_is_asked_for():
     files = staged(), staged(MIDDLE), staged("0x02006c00")
     assert decided(facts(*files), minimum(MIDDLE), target="advisory")["to"] == MIDDLE
@@ -476,6 +491,9 @@ MISSING = [  # (what is missing, the reason's rule, what it says)
     (facts(staged(early_only=True)), [ALLOW], "engine.late-file", PATH + " is for early loading alone."),
     (facts(staged(early_only=None)), [ALLOW], "engine.late-file", PATH + " is perhaps for early loading alone."),
     (facts(staged(OLDER, path="/lib/firmware/updates/x"), staged()), [ALLOW], "engine.late-file", "finds /lib/firmware/updates/x before " + PATH),
+    (facts(staged(None, path="/lib/firmware/updates/x", problem="cut off"), staged()), [ALLOW], "engine.late-file", "finds /lib/firmware/updates/x before"),
+    (facts(staged(None, path="/lib/firmware/updates/x"), staged()), [ALLOW], "engine.late-file", "finds /lib/firmware/updates/x before"),
+    (xen(staged(path=PATH + ".zst")), [ALLOW], "engine.late-file", "hands Xen the file as it lies, and %s.zst is packed" % PATH),
     (facts(staged(min_revision=None)), [ALLOW], "engine.late-minimum", "Intel declares no revision from which on 0x02007006 may be loaded late."),
     (facts(staged(min_revision=MIDDLE)), [ALLOW], "engine.late-minimum",
      "Intel declares 0x02007006 safe to load late from 0x02006e05 on, and 0x02006b06 runs."),
@@ -536,17 +554,11 @@ def booted(ucode, following, version="4.17.7"):
 @pytest.mark.parametrize("found, start", [
     (facts(), None),  # it may have been loaded late, from a file that is gone
     (facts(early__kernels=[{"running": True, "carries": "update", "revision": OLDER}]), None),
-    (never_late(), RUNS),
-    (never_late(late__available=None), None),
-    (never_late(early__loads=None), None),  # a file may be built into the kernel
-    (never_late(early__kernels=[{"running": True, "carries": "update", "revision": OLDER}]), RUNS),
-    (never_late(early__kernels=[{"running": True, "carries": "update", "revision": RUNS}]), None),
-    (never_late(early__kernels=[{"running": True, "carries": "update", "revision": NEW}]), None),  # made anew since the boot
-    (never_late(early__kernels=[{"running": True, "carries": "update", "revision": None}]), None),
-    (never_late(early__kernels=[{"running": True, "carries": None, "revision": None}]), None),
-    (never_late(early__kernels=[{"running": False, "carries": "none", "revision": None}]), None),
+    (never_late(), None),  # the initrd that carries none now may have been made anew since the boot
+    (never_late(early__kernels=[{"running": True, "carries": "update", "revision": OLDER}]), None),
     (never_late(early__kernels=[]), None), (never_late(early=None), None),
-    (facts(early=None, command_line=["dis_ucode_ldr"]), RUNS),
+    (facts(early=None, command_line=["dis_ucode_ldr"], boot__reboot_is_kexec=False), RUNS),
+    (facts(command_line=["dis_ucode_ldr"], boot__reboot_is_kexec=True), None), (facts(command_line=["dis_ucode_ldr"]), None),
     (booted("none", "none"), OLDER), (booted("off", "off", "4.21.0"), OLDER), (booted("none", "none", "4.20.1"), OLDER),
     (booted("none", "none", "4.21.0"), None),  # it may have been built to scan
     (booted("none", "none", None), None),
@@ -560,6 +572,45 @@ def test_an_early_load_sets_out_from_what_firmware_brings(found, start):
     assert action(found, *rules) == ("blocked" if start else "unknown")
     from_elsewhere = rule("block", "candidate.path == 'late' && rev(candidate.start) != rev(candidate.from)")
     assert action(found, from_elsewhere, ALLOW, **LATE) == action(found, ALLOW, **LATE)
+
+
+# --- the next boot ---
+
+def carrying(revision, **changes):
+    """A host whose default kernel's initrd carries this revision now."""
+    kernel = {"version": "6.1", "running": True, "default": True, "carries": "update" if revision else "none", "revision": revision}
+    return facts(staged(RUNS), **dict({"early__loads": kernel["carries"], "early__kernels": [kernel]}, **changes))
+
+
+def told(decision):
+    return [each["text"] for each in decision["because"] if each["rule"] == "engine.next-boot"]
+
+
+@pytest.mark.parametrize("found, words", [
+    (carrying(OLDER), "the next boot loads 0x02006a00"), (carrying(None), "the next boot loads nothing"),
+    (carrying(RUNS, early__loads=None), "the next boot loads what is not known"), (carrying(RUNS, early__kernels=[]), "the next boot loads what is not known")])
+def test_what_runs_and_is_not_what_the_next_boot_loads_is_said(found, words):
+    decision = decided(found)
+    assert decision["action"] == "none" and words in told(decision)[0] and "only if firmware brings it" in told(decision)[0]
+    assert not told(decided(dict(found, command_line=["dis_ucode_ldr"], boot={"reboot_is_kexec": False})))  # firmware brings it
+
+
+def test_where_the_next_boot_loads_what_runs_nothing_is_said():
+    assert not told(decided(carrying(RUNS))) and not told(decided(carrying(NEW, pending=NEW)))
+
+
+def test_a_boot_into_what_is_asked_to_be_left_is_blocked_before_it_happens():
+    decision = decided(carrying(OLDER), minimum(RUNS))
+    assert (decision["action"], names(decision)) == ("blocked", [])
+    assert told(decision)[0].startswith("%s runs, and the next boot loads %s" % (RUNS, OLDER)) and told(decision)[0].endswith("Text of require.")
+    assert action(carrying(RUNS), minimum(RUNS)) == "none"
+
+
+def test_a_release_that_is_held_back_is_not_booted_either():
+    held = staged(date="2026-11-20", package=DATED)
+    decision = decided(facts(held, pending=NEW), hold_days=7)
+    assert decision["action"] == "blocked" and names(decision)[0] == "engine.pending-refused" and "engine.held-back" in names(decision)
+    assert action(facts(held, pending=NEW)) == "early"
 
 
 # --- what comes and goes ---
@@ -634,6 +685,8 @@ def test_a_loader_that_is_switched_off_loads_nothing_at_a_boot():
 
 
 def test_cpus_that_xen_does_not_show():
+    assert text(decided(xen(staged(RUNS), cpu__unread=31)), "engine.unread") == "Xen does not show the revision of 31 CPUs, taken to run what the others run."
+    assert names(decided(facts(staged(RUNS), cpu__unread=None))) == ["engine.unread-unknown"] and action(facts(staged(RUNS), cpu__unread=None)) == "unknown"
     assert text(decided(xen(cpu__unread=31)), "engine.unread") == "Xen does not show the revision of 31 CPUs, taken to run what the others run."
 
 
@@ -689,8 +742,8 @@ def test_all_that_decides_on_real_hosts_is_in_the_fingerprint_of_a_host(tmp_path
     actions = set()
     for name in trees.hosts():
         found = report.plain(gather(Host(str(tmp_path / name))))
-        for options in itertools.product(("never", "allowed"), ("newest_staged", "advisory")):
-            options = dict(zip(("late", "target"), options), today=TODAY, hold_days=30)
+        for options in itertools.product(("never", "allowed"), ("newest_staged", "advisory"), (0, 30)):
+            options = dict(zip(("late", "target", "hold_days"), options), today=TODAY)
             decision = decide.decide(RULES, found, options)
             assert decision == decide.decide(RULES, picked(found, RULES), options)
             actions.add(decision["action"])
