@@ -3,6 +3,7 @@
 """ucode=scan, by which Xen looks for microcode in dom0's initrd: in GRUB's settings, from which the menu is made anew, or in EFI's xen.cfg (XEN docs)."""
 import os
 import re
+import tempfile
 from collections import namedtuple
 
 from .. import atomic, boot
@@ -120,19 +121,20 @@ def apply(edit, back=False):
 # --- the menu ---
 
 def menu(host, tools):
-    """The Menu as the distribution's command makes it of the settings as they are now; nothing is written. tools: a Host that has the time for it. Refused."""
+    """The Menu as the distribution's command makes it of the settings as they are now; it is not in place yet. tools: a Host with time for it. Refused."""
     for path, program in MENUS:
         present = host.read(path)
         if present is None:
             continue
-        done = tools.run([program])
-        if done is None or done.rc or "menuentry" not in done.out:
+        with tempfile.TemporaryDirectory(prefix="fleet-microcode-") as folder:
+            made = folder + "/grub.cfg"
+            done = tools.run([program, "-o", made])  # its output would have what settings print, too (Debian 11: grub.d/xen.cfg; LAB)
+            text = host.read(made) or b""
+        if done is None or done.rc or b"menuentry" not in text:
             raise Refused("%s, which would make the boot menu, %s; nothing can be changed in the menu before that is mended" % (
                 program, "does not come to an end, or is not there (%s)" % "; ".join(tools.warnings[-1:]) if done is None
                 else "ends with %d: %s" % (done.rc, " / ".join(done.err.strip().splitlines()[-3:]))))
-        if "\ufffd" in done.out:
-            raise Refused("%s has bytes that are no UTF-8, which would not survive; name that entry otherwise" % path)
-        return Menu(os.path.realpath(path), done.out.encode())
+        return Menu(os.path.realpath(path), text)
     raise Refused("GRUB's menu is neither %s; set %s by hand where this host's menu comes from" % (" nor ".join(each[0] for each in MENUS), OPTION))
 
 
@@ -144,7 +146,7 @@ def compare(host, entry, made):
         raise Refused("the menu that GRUB's tools make is not the one that is there: by default it would boot %s; somebody edited %s by hand, or changed "
                       "settings since: put that into the settings or into /etc/grub.d/40_custom, make the menu anew and look, then run this again"
                       % (differs if differs != "?" else "what is not known (%s)" % "; ".join(instead.warnings), made.path))
-    lost = _titles(host.read(made.path).decode("utf-8", "replace")) - _titles(made.text.decode())
+    lost = _titles(host.read(made.path).decode("utf-8", "replace")) - _titles(made.text.decode("utf-8", "replace"))
     lost = sorted(each for each in lost if not any(not host.exists("/boot/vmlinuz-" + version) for version in re.findall(r"Linux (\d\S+)", each)))
     if lost:
         raise Refused("%s has entries that a new menu would lose: %s; put them into /etc/grub.d/40_custom, then run this again" % (made.path, ", ".join(lost)))
