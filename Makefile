@@ -4,7 +4,7 @@ GATE = $(PYTHON) tests/gate/gate.py
 
 .PHONY: demo test test-root test-import lab lab-smoke bench build clean
 
-demo:         # assess the simulated fleet, and plan it
+demo:         # assess the simulated fleet, plan it, and roll the plan out
 	@$(GATE) demo
 
 test:         # all checks that need no root; some of them: make test ONLY="unit lint"

@@ -47,6 +47,7 @@ class ActionModule(ActionBase):
             return _failed(str(exc))  # raised, core 2.16 would speak of an exception
         packed = plan.pack(made)
         kept = {"digest": made["digest"], "summary": made["summary"], "packed": packed if packed and len(packed) <= REPLY else None}
+        result["packed"] = None if result["path"] else kept["packed"]  # where a file was written, that is the plan
         result["ansible_stats"] = {"data": {"microcode_plan": kept}, "per_host": False, "aggregate": False}
         return result
 

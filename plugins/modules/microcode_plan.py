@@ -204,6 +204,10 @@ states:
     - V(null) without O(approved).
   returned: success
   type: dict
+packed:
+  description: Where no JSON was written, the whole plan as a text for O(approved), as far as it is no more than 256 KiB; else V(null).
+  returned: success
+  type: str
 path:
   description: Where the JSON was written; V(null) where none was.
   returned: success

@@ -1,6 +1,6 @@
 # Copyright: the fleet.microcode authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What the collection's HTML pages are made of: escaping, pictures, lists, the table of all hosts, the frame. page_posture.py and page_plan.py make them.
+"""What the collection's HTML pages are made of: escaping, pictures, lists, the table of all hosts, the frame. page_*.py make them.
 
 Each is one file that loads nothing. What it says is there without scripts and on paper; the script (page.js) adds a table of all hosts that can be searched
 and sorted. Whatever comes from a host passes Html's escaping, or JSON's in the script's data. A page is plain ASCII, and page.css and page.js are too.
@@ -28,8 +28,11 @@ ICONS = {  # of kinds of hosts, on a grid of 16 by 16: they are told apart by sh
     "firmware_first": "M4.5 4.5h7v7h-7zM6.5 1.8v2.7M9.5 1.8v2.7M6.5 11.5v2.7M9.5 11.5v2.7",
     "blocked": "M13.5 8a5.5 5.5 0 1 1-11 0a5.5 5.5 0 1 1 11 0M4.2 11.8l7.6-7.6",
 }
-ICONS.update(early=ICONS["pending_reboot"], none=ICONS["not_applicable"])
+ICONS.update(early=ICONS["pending_reboot"], none=ICONS["not_applicable"], done="M3 8.5l3.5 3.5L13 4.5", prepared=ICONS["pending_reboot"],
+             checked=ICONS["nothing_newer"], lost=ICONS["not_reached"], failed=ICONS["blocked"], wrong=ICONS["cpus_differ"], begun=ICONS["not_loaded"],
+             waiting=ICONS["not_applicable"], stale=ICONS["no_file"], new=ICONS["unknown"])
 TEXTURES = {"not_loaded": "rotate(45)", "no_file": "rotate(90)", "not_reached": "rotate(0)", "unknown": "rotate(135)",  # in bars, beside their colours
+            "lost": "rotate(0)", "wrong": "rotate(45)", "stale": "rotate(90)",
             "late": "rotate(0)", "firmware_first": "rotate(90)", "blocked": "rotate(45)"}
 DISTRIBUTIONS = {  # names of os-release's ids
     "almalinux": "AlmaLinux", "alpine": "Alpine", "amzn": "Amazon Linux", "arch": "Arch Linux", "centos": "CentOS", "debian": "Debian", "fedora": "Fedora",

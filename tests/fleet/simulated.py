@@ -534,8 +534,12 @@ def main(words):
     if len(words) == 2 and words[0] == "stop":
         stop_all(words[1])
         return None
+    if len(words) == 4 and words[0] == "fault":
+        Host(Path(words[1]) / words[2]).fault(**json.loads(words[3]))
+        return None
     if len(words) != 1:
-        return "usage: simulated.py FOLDER (a folder that is not there yet, for the hosts and an inventory.yml), or simulated.py stop FOLDER"
+        return ("usage: simulated.py FOLDER (a folder that is not there yet, for the hosts and an inventory.yml), simulated.py stop FOLDER, "
+                "or simulated.py fault FOLDER HOST '{\"load\": {\"fails\": true}}' (see inside/machine.py)")
     if Path(words[0]).exists():
         return "%s is there already; name a folder that is not there yet" % words[0]
     print("%d simulated hosts in %s" % (len(build_all(words[0])), words[0]))

@@ -9,6 +9,7 @@ import concurrent.futures
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import pathlib
 import re
@@ -92,13 +93,13 @@ class Step(object):
         self.env = dict((key, value) for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "PYTHON", "VIRTUAL_ENV", "XDG_")))
         self.env.update(LC_ALL="C.UTF-8", PYTHONDONTWRITEBYTECODE="1", FLEET_MICROCODE_CACHE=str(CACHE), HOME=str(self.home), ANSIBLE_NOCOWS="1")
 
-    def run(self, *argv, cwd=CHECKOUT, seconds=1800, **env):
-        """Run a command; Failed where it does not exit with 0."""
+    def run(self, *argv, cwd=CHECKOUT, seconds=1800, status=0, **env):
+        """Run a command; Failed where it does not exit with this status."""
         argv = [str(word) for word in argv]
         print("+ " + " ".join(argv), file=self.output, flush=True)
         done = subprocess.run(argv, cwd=str(cwd), env=dict(self.env, **env), stdin=subprocess.DEVNULL, stdout=self.output,
                               stderr=self.output and subprocess.STDOUT, timeout=seconds, check=False)
-        if done.returncode:
+        if done.returncode != status:
             raise Failed("exit status %d of: %s" % (done.returncode, " ".join(argv)))
 
     def use(self, requirements, minor):
@@ -314,22 +315,30 @@ def test(only):
 
 
 def demo(step):
-    """Assess the simulated fleet, and plan it."""
+    """Assess the simulated fleet, plan it, and roll the plan out: a canary fails, the rollout stops by itself, and the next run does what is left."""
     step.use_core(CORES_AT_HAND[-1])
     simulated = step.collection() / "tests" / "fleet"
     hosts = step.work / "hosts"
     step.run("python", simulated / "simulated.py", hosts, PYTHONPATH=str(step.work))
     step.env.update(ANSIBLE_DISPLAY_OK_HOSTS="false", ANSIBLE_DISPLAY_SKIPPED_HOSTS="false", ANSIBLE_PIPELINING="true",
                     ANSIBLE_CONNECTION_PLUGINS=str(simulated / "connection"))
-    pages = [CACHE / "demo.html", CACHE / "demo-plan.html"]
+    pages = [CACHE / "demo.html", CACHE / "demo-plan.html", CACHE / "demo-rollout.html"]
+    plan = CACHE / "demo-plan.json"
     try:
         step.run("ansible-playbook", "-i", hosts / "inventory.yml", "-e", "assess_report=%s assess_page=%s" % (CACHE / "demo.json", pages[0]),
                  "fleet.microcode.assess")
-        step.run("ansible-playbook", "-i", hosts / "inventory.yml", "-e", "plan_late=allowed plan_path=%s plan_page=%s" % (CACHE / "demo-plan.json", pages[1]),
+        step.run("ansible-playbook", "-i", hosts / "inventory.yml", "-e", "plan_late=allowed plan_path=%s plan_page=%s" % (plan, pages[1]),
                  "-e", '{"plan_domains": {"rack": 2, "pool": 2}, "plan_explain": ["sles15-hana", "fedora-build", "xen-node3"]}', "fleet.microcode.plan")
+        made = json.loads(plan.read_text())
+        canary = next(name for name in made["waves"][0]["hosts"] if made["hosts"][name]["action"] == "late")
+        rollout = ["ansible-playbook", "-i", hosts / "inventory.yml", "-e", "rollout_plan=%s rollout_digest=%s" % (plan, made["digest"]),
+                   "-e", "rollout_path=%s rollout_page=%s early_guests=save" % (CACHE / "demo-rollout.json", pages[2]), "fleet.microcode.rollout"]
+        for fault, status in (('{"load": {"fails": true}}', 2), ('{"load": null}', 0)):
+            step.run("python", simulated / "simulated.py", "fault", hosts, canary, fault, PYTHONPATH=str(step.work))
+            step.run(*rollout, status=status)
     finally:
         step.run("python", simulated / "simulated.py", "stop", hosts, PYTHONPATH=str(step.work))
-    say("The fleet and its plan as pages: %s" % " ".join(page.as_uri() for page in pages))
+    say("The fleet, its plan and the rollout as pages: %s" % " ".join(page.as_uri() for page in pages))
 
 
 def bench(step, *arguments):
