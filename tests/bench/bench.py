@@ -363,6 +363,27 @@ def planning(_made):
         TABLE.row("  JSON", "%.1f MiB" % (answers[0]["bytes"] / (1 << 20)), "%d decisions" % answers[0]["decisions"])
 
 
+def reporting(_made):
+    """The assessment of a whole fleet, as JSON and as a page; seconds of one core."""
+    TABLE.section("the assessment of a whole fleet made of the recorded hosts", ratio="to a tenth")
+    (WORK / "recorded.json").write_text(json.dumps(machines.recorded(WORK / "recorded")))
+    found = {}
+    for _round in range(3):
+        for count in (1000, 10000):
+            found.setdefault(count, []).append(probe("report", WORK / "recorded.json", count))
+    before = 0
+    for count, answers in found.items():
+        need(answers[0]["posture"]["hosts"] == count and answers[0]["posture"]["states"]["pending_reboot"], "the posture is %s" % answers[0]["posture"])
+        samples, peak = [answer["seconds"] for answer in answers], max(answer["peak"] for answer in answers)
+        ratio = min(samples) / before if before else 0
+        show("%d hosts: assessed, JSON, page" % count, samples, "%.2f" % ratio if ratio else "", "at most 15" if ratio else "",
+             ratio <= 15 if ratio else None)  # ten, and what Python's collector of garbage takes more in a larger heap
+        TABLE.row("  assessed alone", time(min(answer["assessed"] for answer in answers)))
+        TABLE.row("  memory of the process, the facts included", "%.0f MiB" % (peak / 1024), "%.0f MiB before" % (answers[0]["idle"] / 1024))
+        TABLE.row("  JSON and page", "%.1f MiB" % (answers[0]["bytes"] / (1 << 20)), "%.1f MiB" % (answers[0]["page"] / (1 << 20)))
+        before = min(samples)
+
+
 def fuzz(seed):
     """Hostile input for the readers, two readers at a time."""
     TABLE.section("hostile input: %d inputs a reader, seed %d" % (FUZZED, seed), "inputs", "time", "found whole")
@@ -382,7 +403,8 @@ def fuzz(seed):
 
 
 def main():
-    sections = {"facts": facts, "runs": runs, "listing": listing, "size": size, "opened": opened, "memory": memory, "plan": planning, "fuzz": fuzz}
+    sections = {"facts": facts, "runs": runs, "listing": listing, "size": size, "opened": opened, "memory": memory, "plan": planning, "report": reporting,
+                "fuzz": fuzz}
     parser = argparse.ArgumentParser(description="How fast, how large, how robust: side by side with other tools.")
     parser.add_argument("--only", action="append", choices=list(sections), help="only this section; may be given several times")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32), help="of the hostile inputs, to have the same ones again")

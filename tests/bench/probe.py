@@ -118,6 +118,23 @@ def plan(recorded, count, alike):
             "peak": status("VmHWM"), "summary": found["summary"]}
 
 
+def report(recorded, count):
+    """The assessment of that many hosts like those whose facts are in a file: its JSON and its page; seconds of one core."""
+    utils = "ansible_collections.fleet.microcode.plugins.plugin_utils."
+    made, page = importlib.import_module(utils + "report"), importlib.import_module(utils + "page_posture")
+    machines = importlib.import_module(BENCH + "machines")
+    with open(recorded) as stream:
+        hosts = machines.fleet(json.load(stream), int(count), True)
+    gc.collect()
+    idle, started = status("VmRSS"), time.process_time()
+    found = dict((name, made.assess([{"ansible_facts": {"microcode": facts}}])) for name, facts in hosts.items())
+    counts = made.posture(found)
+    assessed = time.process_time() - started
+    document, shown = made.document(found, counts, "2026-11-22T14:00:00Z"), page.render(found, counts, "2026-11-22T14:00:00Z")
+    return {"assessed": assessed, "seconds": time.process_time() - started, "bytes": len(document), "page": len(shown), "idle": idle, "peak": status("VmHWM"),
+            "posture": counts}
+
+
 def opened(root):
     """Paths of the files that gathering opens below root, one for each time."""
     gather, host = importlib.import_module(UTILS + "facts").gather, importlib.import_module(UTILS + "host").Host(root)
@@ -141,7 +158,7 @@ def within(tree, settings, name, *arguments):
     return PROBES[name](*arguments)
 
 
-PROBES = dict((each.__name__, each) for each in (facts, setup, load, needrestart, command, listing, memory, plan, opened, fuzz, within))
+PROBES = dict((each.__name__, each) for each in (facts, setup, load, needrestart, command, listing, memory, plan, report, opened, fuzz, within))
 
 if __name__ == "__main__":
     answer = PROBES[sys.argv[1]](*sys.argv[2:])
