@@ -63,12 +63,12 @@ class _State(object):
         runs = runs - (1 << 32) if runs is not None and seen["vendor"] == cpu.VENDORS[0] and runs >> 31 else runs
         self.processor = Processor(seen["vendor"], cpu.number(seen["signature"]), cpu.number(seen["pf_mask"]), runs)
         self.xen = bool(self.entry["xen"]) and (hypervisor.numbers(host.link(self.entry["xen"]) or self.entry["xen"]) or True)
-        self.backend = BACKENDS[self.early["tool"]]
+        self.backend = BACKENDS.get(self.early["tool"])
         self.kernels = self.early["kernels"]
 
     def _check(self):
         why = "; ".join(self.facts["warnings"][-3:]) or "nothing tells"
-        system, role, tool = self.boot.get("system"), self.hypervisor.get("role"), self.early.get("tool")
+        system, role = self.boot.get("system"), self.hypervisor.get("role")
         if role == "guest":
             raise Refused("this is a guest (%s), whose processor takes no microcode from it; use the host that it runs on" % (
                 self.hypervisor["type"] or "of an unknown hypervisor"))
@@ -80,11 +80,14 @@ class _State(object):
             raise Refused(SYSTEMS[system])
         if self.entry is None:
             raise Refused("what this host boots by default is not known, so it cannot be told what a change would do: %s" % (self.boot.get("why_not") or why))
-        if tool not in BACKENDS:
-            raise Refused("initrds of this host are made by %s; known are %s: install microcode with the distribution's package, as it says" % (
-                tool or "a tool that is not known", ", ".join(sorted(BACKENDS))))
         if system == "systemd-boot" and [path for path in self.entry["initrds"] if os.path.dirname(path) not in boot.BASES]:
             raise Refused("systemd-boot reads copies of initrds (%s), which kernel-install makes: use 'kernel-install add'" % self.entry["initrds"][-1])
+
+    def need_tool(self):
+        """Refused where initrds cannot be made here."""
+        if self.backend is None:
+            raise Refused("initrds of this host are made by %s; known are %s: install microcode with the distribution's package, as it says" % (
+                self.early["tool"] or "a tool that is not known", ", ".join(sorted(BACKENDS))))
 
     def look(self, instead):
         """{version: kernel} and what the next boot loads, as Instead has them."""
@@ -173,6 +176,8 @@ def _folders(state, kernel):
 def _checked(state, chosen, path, digest, wanted):
     """[(kernel, its source)] of the initrds that have to be made. Refused."""
     todo = [kernel for kernel in chosen if not image.carries(kernel, wanted)]
+    if todo:
+        state.need_tool()
     for kernel in todo:
         if kernel["initrd"] is None:
             raise Refused("kernel %s boots without an initrd, which alone could carry microcode; have its package or the distribution's tool make one"

@@ -29,6 +29,12 @@ def test_hosts_that_are_refused(tmp_path, name, words):
     assert words in str(said.value)
 
 
+def test_where_the_next_boot_loads_it_already_no_tool_is_needed(tmp_path):
+    trees.build(trees.hosts()["alpine-router"], tmp_path / "alpine")
+    done = order.run(Host(str(tmp_path / "alpine")), "present", "0x0000001e", check=True)
+    assert (done["changed"], done["msg"], done["reboot_needed"]) == (False, "the next boot loads 0x0000001e already", True)
+
+
 def test_a_revision_that_is_no_number_and_a_kernel_that_is_not_there_are_refused(tmp_path):
     trees.build(trees.hosts()["rocky9-app1"], tmp_path / "host")
     host = Host(str(tmp_path / "host"))
