@@ -17,6 +17,7 @@ from ansible_collections.fleet.microcode.tests.fleet import driven, simulated, t
 
 NEW = "0x02007006"
 KIND = "xen-node1"  # a Xen host of Debian stable, whose file is one of those known to work late
+BROKEN = "Failed to update microcode. (err: Input/output error)"
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def test_a_canary_that_fails_stops_all_and_the_next_run_goes_on(fleet):
     one.roll("--check")
     assert not any(one.runs().values()) and not os.path.exists(one.paths["rollout_path"])
     for host in one.hosts.values():
-        host.fault(load={"fails": True})
+        host.fault(load={"fails": BROKEN})
     said = one.roll(check=2, rollout_budget="2")  # as a survey sends it
     (canary,), *others = one.waves()
     assert "a canary stands for all hosts of its kind" in said and one.record() == dict({name: "waiting" for name in sum(others, [])}, **{canary: "failed"})
@@ -140,7 +141,7 @@ def test_within_the_budget_it_goes_on_beyond_it_stops(fleet):
     one = fleet(5)
     order = _planned(one)
     one.hosts[order[1]].fault(load={"lies": True})
-    one.hosts[order[2]].fault(load={"fails": True})
+    one.hosts[order[2]].fault(load={"fails": BROKEN})
     said = one.roll(check=2, rollout_budget="20%")
     assert "2 hosts in trouble, of which the budget allows 1" in said and one.record()[order[4]] == "waiting"
     assert [one.record()[name] for name in order[:3]] == ["done", "failed", "failed"]

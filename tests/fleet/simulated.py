@@ -539,7 +539,7 @@ def main(words):
         return None
     if len(words) != 1:
         return ("usage: simulated.py FOLDER (a folder that is not there yet, for the hosts and an inventory.yml), simulated.py stop FOLDER, "
-                "or simulated.py fault FOLDER HOST '{\"load\": {\"fails\": true}}' (see inside/machine.py)")
+                "or simulated.py fault FOLDER HOST '{\"boots\": false}' (see inside/machine.py)")
     if Path(words[0]).exists():
         return "%s is there already; name a folder that is not there yet" % words[0]
     print("%d simulated hosts in %s" % (len(build_all(words[0])), words[0]))

@@ -334,7 +334,7 @@ def demo(step):
         rollout = ["ansible-playbook", "-i", hosts / "inventory.yml", "-e", "rollout_plan=%s rollout_digest=%s" % (plan, made["digest"]),
                    "-e", "rollout_path=%s rollout_page=%s early_guests=save" % (CACHE / "demo-rollout.json", pages[2]), "--limit", "!pve-node1",  # whose guests are Proxmox VE's
                    "fleet.microcode.rollout"]
-        for fault, status in (('{"load": {"fails": true}}', 2), ('{"load": null}', 0)):
+        for fault, status in (('{"load": {"fails": "Failed to update microcode. (err: Input/output error)"}}', 2), ('{"load": null}', 0)):
             step.run("python", simulated / "simulated.py", "fault", hosts, canary, fault, PYTHONPATH=str(step.work))
             step.run(*rollout, status=status)
     finally:
