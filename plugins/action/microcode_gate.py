@@ -48,7 +48,7 @@ class ActionModule(ActionBase):
             verdict = rollout.judged(run, hosts, wave, now, args["objection"])
             if args["state"] != "closed":
                 display.display(verdict["line"], color=C.COLOR_ERROR if verdict["stop"] else None)
-                if verdict["stop"]:
+                if verdict["stop"] and wave is not None:  # at the end it stands in the table
                     display.display("Stopped: %s" % verdict["stop"], color=C.COLOR_ERROR)
             if wave is not None and not verdict["stop"]:
                 for name in rollout.members(run, wave):

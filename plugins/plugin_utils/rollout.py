@@ -147,7 +147,7 @@ def judged(run, hosts, wave, now, objection=None):
     domains = Counter(key for name in trouble for key in hosts[name]["domains"].items())
     worst = max(domains.items(), key=lambda each: (each[1], each[0]), default=None)
     lines = (
-        (canaries, "%s: a canary stands for all hosts of its kind, so nothing goes on to them" % _who(hosts, sorted(canaries))),
+        (canaries, "a canary stands for all hosts of its kind, so nothing goes on to them: %s" % _who(hosts, sorted(canaries))),
         (len(trouble) > run["budget"], "%s in trouble, of which the budget allows %d: %s" % (
             quantity(len(trouble), "host"), run["budget"], _who(hosts, trouble))),
         (worst and worst[1] > run["domain_budget"], worst and "%s of %s %s in trouble, of which the domain's budget allows %d: %s" % (
