@@ -203,9 +203,9 @@ def unit(step, *folders):
 
 
 def unit_core(step, core):
-    """All unit tests of the collection."""
+    """All unit tests of the collection; with the newest alone, of what runs on hosts, which the oldest Python runs too."""
     step.use_core(core)
-    unit(step, "tests/unit/plugins")
+    unit(step, "tests/unit/plugins", *(["--ignore=tests/unit/plugins/module_utils"] if core != CORES_AT_HAND[-1] and min(PYTHONS) < 10 else []))
 
 
 def contract(step, core, *folders):
