@@ -310,8 +310,8 @@ def _of(rule, answer, scope, effect=None):
     effect, text = effect or rule.effect, rule.said(scope)
     if answer is True:
         return _reason(rule.id, effect, text, rule.source)
-    return _reason(rule.id, effect, "Not known, for want of %s, is whether this holds: %s %s" % (" and ".join(answer.paths), text, " ".join(dict.fromkeys(
-        WOULD_TELL.get(path, "The host's warnings say why; read its facts as root.") for path in answer.paths))), rule.source,
+    tells = dict.fromkeys(WOULD_TELL.get(path, "The host's warnings say why; read its facts as root.") for path in answer.paths)
+    return _reason(rule.id, effect, "Not known, for want of %s, is whether this holds: %s %s" % (" and ".join(answer.paths), text, " ".join(tells)), rule.source,
                    "unknown" if effect in ("block", "firmware_first", "review") else effect)
 
 
