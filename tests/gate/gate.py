@@ -27,7 +27,7 @@ CORES = {  # ansible-core line: first and last Python 3 that runs it, oldest Pyt
     "2.19": (11, 13, 8, "24_2"),
     "2.21": (12, 14, 9, "25_2"),
 }
-NEWEST = ("late",)  # of the tests under tests/contract, those that the newest ansible-core runs too
+NEWEST = ("rollout",)  # of the tests under tests/contract, those that the newest ansible-core runs too
 LAB_TOOLS = {"mmdebstrap": "mmdebstrap", "ssh": "openssh-client", "unshare": "util-linux"}  # program: the package that has it
 GET_PIP = """\
 # ansible-test downloads its get-pip from a host that many networks do not reach; Python's own copy of pip serves.
