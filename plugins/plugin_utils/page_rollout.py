@@ -5,7 +5,6 @@ from collections import Counter
 
 from ansible_collections.fleet.microcode.plugins.plugin_utils.page import (
     Fleet, bar_row, bar_table, drawn, element, figure, frame, hosts_in_words, hosts_part, joined, kind_card, kinds_card, listing, section, whole, words)
-from ansible_collections.fleet.microcode.plugins.plugin_utils.plan import ACTIONS
 from ansible_collections.fleet.microcode.plugins.plugin_utils.report import clean, quantity
 from ansible_collections.fleet.microcode.plugins.plugin_utils.rollout import STATES, TROUBLE, seconds
 
@@ -43,11 +42,11 @@ def told(name, host, decision, wave):
     row = dict.fromkeys([each[0] for each in COLUMNS + DETAILS], "")
     row["cpu"] = row["signature"] = clean(decision["signature"], 20) or "" if decision else ""
     row.update(name=clean(name, 253) or "?", kind=host["state"], why=clean(host["why"], 300) or "", because=clean(host["why"], 2000) or "",
-               wave=str(wave or ""), began=(host.get("began") or "")[11:19], took=lasted(host.get("began"), host.get("ended")) or "",
+               wave=str(wave or ""), began=(host.get("began") or "")[11:16], took=lasted(host.get("began"), host.get("ended")) or "",
                undone=host.get("undone") or "",
                domains=tuple("%s %s" % (clean(str(key), 60), clean(str(value), 100)) for key, value in host["domains"].items()))
     if decision:
-        row.update(action=ACTIONS[decision["action"]], running=clean(decision["from"], 20) or "", to=clean(decision["to"], 20) or "")
+        row.update(action=clean(decision["action"], 20) or "", running=clean(decision["from"], 20) or "", to=clean(decision["to"], 20) or "")
     row["course"] = words("rebooted, back after %d s" % host["rebooted"] if host.get("rebooted") else None,
                           "guests held %s s at most" % format(host["held"], ".3g") if host.get("held") else None) or ""
     return row

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from ansible_collections.fleet.microcode.plugins.plugin_utils import page_plan, page_posture, report
+from ansible_collections.fleet.microcode.plugins.plugin_utils import page_plan, page_posture, page_rollout, report
 from ansible_collections.fleet.microcode.tests.gate.cache import CACHE
 from ansible_collections.fleet.microcode.tests.gate.debian import Unavailable
 from ansible_collections.fleet.microcode.tests.page import fleets
@@ -14,7 +14,7 @@ from ansible_collections.fleet.microcode.tests.page.browser import Browser, Tab
 
 @pytest.fixture(scope="session", name="shown")
 def shown_fixture(tmp_path_factory):
-    """{fleet: {name: entry}, "plan-" fleet: {name: decision}} of what has pages in the browser's folder, and that browser."""
+    """{fleet: {name: entry}, "plan-" fleet: {name: decision}, "rollout-" fleet: {name: its end}} of what has pages in the browser's folder, and the browser."""
     facts = fleets.recorded(tmp_path_factory.mktemp("trees"))
     hosts = {"recorded": fleets.fleet(facts), "many": fleets.many(facts, 10000), "nasty": fleets.nasty(facts["deb12-db1"]), "none": {}}
     folder = tmp_path_factory.mktemp("pages")
@@ -25,6 +25,9 @@ def shown_fixture(tmp_path_factory):
     for name, each in plans.items():
         (folder / ("plan-%s.html" % name)).write_text(page_plan.render(*each), encoding="ascii")
         hosts["plan-" + name] = each[0]["hosts"]
+        found = fleets.rolled(each[0], *(fleets.NASTY if name == "nasty" else ()))
+        (folder / ("rollout-%s.html" % name)).write_text(page_rollout.render(*found), encoding="ascii")
+        hosts["rollout-" + name] = found[1]["hosts"]
     try:
         browser = Browser(folder)
     except Unavailable as exc:

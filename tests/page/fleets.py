@@ -1,6 +1,7 @@
 # Copyright: the fleet.microcode authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Fleets to make pages of: the recorded hosts, thousands that are like them, and hosts that say what would hurt a careless page."""
+import datetime
 import functools
 import json
 import random
@@ -8,7 +9,7 @@ import re
 
 from ansible_collections.fleet.microcode.plugins.module_utils.facts import gather
 from ansible_collections.fleet.microcode.plugins.module_utils.host import Host
-from ansible_collections.fleet.microcode.plugins.plugin_utils import plan, policy, report
+from ansible_collections.fleet.microcode.plugins.plugin_utils import plan, policy, report, rollout
 from ansible_collections.fleet.microcode.tests.fleet import trees
 
 WHEN = "2026-11-22T14:00:00Z"
@@ -106,3 +107,22 @@ def nasty_plan(facts):
         made["hosts"][name] = dict(each, because=[said, dict(said, effect="note")], file=text, package=text, sha256=text,
                                    brings=[text], takes=[text], closes=[text])
     return made, hosts, domains
+
+
+def rolled(made, *texts):
+    """(plan, record) of a rollout of this plan that was stopped: of what is to be worked on, the last third was not begun, and some failed with these texts."""
+    start, hosts = datetime.datetime.fromisoformat(WHEN.replace("Z", "+00:00")), {}
+    order = [name for wave in made["waves"] for name in wave["hosts"]]
+    for at, name in enumerate(order):
+        wave = made["hosts"][name]["wave"]
+        state = "waiting" if at >= len(order) * 2 // 3 else ("failed", "lost", "wrong", "done", "done", "done", "done")[at % 7]
+        times = [(start + datetime.timedelta(minutes=minutes)).strftime(rollout.TIME) for minutes in (wave * 20, wave * 20 + 3 + at % 11)]
+        text = texts[at % len(texts)] if texts else "Reboot: Timed out waiting for last boot time check (timeout=900)"
+        began, ended = times if state != "waiting" else (None, None)
+        hosts[name] = {"state": state, "why": None if state in ("done", "waiting") else text, "action": made["hosts"][name]["action"], "began": began,
+                       "ended": None if state == "lost" else ended, "domains": {"rack": "r%d" % (at % 5)},
+                       "undone": "rolled back" if state == "failed" else None,
+                       "rebooted": 95.0 + at % 40 if state == "done" and made["hosts"][name]["reboot"] else None, "held": 0.081 if at % 3 == 0 else None}
+    end = (start + datetime.timedelta(minutes=20 * len(made["waves"]) + 30)).strftime(rollout.TIME)
+    return made, {"digest": made["digest"], "started": WHEN, "ended": end, "stopped": texts[0] if texts else "3 hosts in trouble, of which the budget allows 1",
+                  "waves": made["waves"], "hosts": hosts}

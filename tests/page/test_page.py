@@ -8,6 +8,7 @@ from ansible_collections.fleet.microcode.tests.page import fleets
 
 FLEETS = ("recorded", "many", "nasty", "none")
 PLANS = tuple("plan-" + fleet for fleet in FLEETS)
+ROLLOUTS = tuple("rollout-" + fleet for fleet in FLEETS)
 NAMES = "[...document.querySelectorAll('#rows button[data-host]')].map((each) => each.textContent)"
 COUNT = "document.querySelector('#count').textContent"
 # names that stand in lists, and whether all of them can be seen
@@ -110,7 +111,7 @@ def test_what_hosts_and_rules_say_runs_nothing(visit, fleet, title, hosts):
     assert tab.value("document.querySelectorAll('script').length") == 2 and tab.value("document.querySelectorAll('#rows script, img, iframe').length") == 0
 
 
-@pytest.mark.parametrize("fleet", FLEETS + PLANS)
+@pytest.mark.parametrize("fleet", FLEETS + PLANS + ROLLOUTS)
 def test_nothing_is_wider_than_the_window(visit, fleet):
     for scripts in (True, False):
         tab = visit(fleet, width=360, height=780, scripts=scripts)
@@ -121,7 +122,7 @@ def test_nothing_is_wider_than_the_window(visit, fleet):
             assert tab.value("document.documentElement.scrollWidth") == width
 
 
-@pytest.mark.parametrize("fleet", FLEETS + PLANS)
+@pytest.mark.parametrize("fleet", FLEETS + PLANS + ROLLOUTS)
 def test_without_scripts_all_hosts_are_there(visit, shown, fleet):
     tab = visit(fleet, scripts=False)
     assert not tab.value("document.querySelector('#live').checkVisibility()")
@@ -206,7 +207,21 @@ def test_on_paper_a_plan_has_its_waves_and_all_reasons(visit, shown):
     assert tab.value("getComputedStyle(document.documentElement).getPropertyValue('--paper')").strip() == "#ffffff"
 
 
+def test_a_rollout_leads_from_its_waves_and_troubles_to_their_hosts(visit):
+    tab = visit("rollout-many")
+    search(tab, "rolled back")
+    tab.value("document.querySelector('#rows button').click()")
+    text = tab.value("document.querySelector('.details').innerText")
+    assert "Timed out waiting" in text and "rolled back" in text and "rack" in text
+    search(tab, "")
+    for link in ("#waves td a", "#trouble h3 a", "#whole li a"):
+        number = tab.value("document.querySelector(%r).textContent.split(' ')[0]" % link)
+        click(tab, link)
+        assert link == "#whole li a" or tab.value(COUNT).startswith(number + " of ")
+
+
 def test_pictures_of_it(visit, shots):
+    visit("rollout-recorded", width=1360).shot(shots / "rollout.png")
     tab = visit("recorded", width=1360)
     tab.shot(shots / "wide.png")
     tab.media("screen", dark=True)
