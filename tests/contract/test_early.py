@@ -60,6 +60,7 @@ POINTS += [(file, "", False) for file in ("early.json", ".kept", ".old", "zz-fle
 POINTS += [(file, "", before) for file in ("boot/initrd.img", "grub.cfg") for before in (True, False)]  # before another one is as after the step before it
 
 
+@pytest.mark.point
 @pytest.mark.parametrize("file, text, before", POINTS, ids=["%s-%s-%s" % (file, text.rpartition(" ")[2].strip('"'), "before" if before else "after")
                                                             for file, text, before in POINTS])
 def test_killed_anywhere_the_host_boots_and_a_second_run_ends_well(outdated, file, text, before):
@@ -75,6 +76,7 @@ def test_killed_anywhere_the_host_boots_and_a_second_run_ends_well(outdated, fil
     boots(one, path, newest)
 
 
+@pytest.mark.point
 @pytest.mark.parametrize("file, text, before", [("initrd.img", "", True), ("initrd.img", "", False), ("grub.cfg", "", True), ("early.json", "", False)])
 def test_killed_on_the_way_back(outdated, file, text, before):
     one, _version, path, newest = outdated()

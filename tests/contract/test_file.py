@@ -212,6 +212,7 @@ STEPS = {"journal": ("run.json", '"begun"'), "kept": ("record.json", '"ours"'),
          "beside": ("intel-ucode/.06-55-04.fleet", ""), "in place": ("intel-ucode/06-55-04", ""), "closed": ("run.json", '"outcome": "done"')}
 
 
+@pytest.mark.point
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_at_each_step_the_file_is_whole_and_the_next_run_ends_well(machine, source, step, before):

@@ -58,6 +58,7 @@ def ends_well(one):
     return done
 
 
+@pytest.mark.point
 @pytest.mark.parametrize("step, number", [(step, 9) for step in STEPS] + [("loading", 15), ("guests entered", 15), ("guests entered", 1), ("loaded", 1)])
 def test_killed_at_each_step_guests_run_and_the_next_run_ends_well(one, step, number):
     file, text = STEPS[step]
@@ -65,6 +66,7 @@ def test_killed_at_each_step_guests_run_and_the_next_run_ends_well(one, step, nu
     ends_well(one)
 
 
+@pytest.mark.point
 @pytest.mark.parametrize("step", ["loading", "guests entered", "loaded"])
 def test_cut_off_at_each_step_guests_run_and_the_next_run_ends_well(one, step):
     file, text = STEPS[step]
