@@ -17,7 +17,7 @@ display = Display()
 COLORS = {"done": C.COLOR_OK, "prepared": C.COLOR_CHANGED, "lost": C.COLOR_UNREACHABLE, "failed": C.COLOR_ERROR, "wrong": C.COLOR_ERROR,
           "stale": C.COLOR_WARN, "new": C.COLOR_WARN}
 OPTIONS = {
-    "state": {"choices": ["opened", "wave", "ended", "closed"], "required": True}, "approved": {"type": "raw", "required": True},
+    "state": {"choices": ["opened", "wave", "ended", "closed"], "required": True}, "approved": {"type": "raw"},
     "digest": {"type": "str", "required": True}, "run": {"type": "dict"},
     "budget": {"type": "raw", "default": 0}, "domain_budget": {"type": "raw", "default": 0}, "deadline": {"type": "str"},
     "on_stop": {"choices": ["leave", "roll_back"], "default": "leave"}, "objection": {"type": "str"}, "path": {"type": "path"}, "page": {"type": "path"},
@@ -34,6 +34,9 @@ class ActionModule(ActionBase):
         _valid, args = self.validate_argument_spec(OPTIONS, required_if=[("state", each, ("run",)) for each in OPTIONS["state"]["choices"][1:]])
         now = time.strftime(rollout.TIME, time.gmtime())
         try:
+            if not args["approved"]:
+                raise plan.PlanError("approved: there is no plan. In check mode none is written, and this one is too large to be handed on; make the plan "
+                                     "first, then name its file")
             made = plan.check(plan.read(args["approved"]), args["digest"])
             if args["state"] == "opened":
                 _lock(args["path"], self._task.check_mode)
@@ -44,6 +47,8 @@ class ActionModule(ActionBase):
             run = args["run"]
             batch = [host for host in task_vars["ansible_play_batch"] if host in run["order"]]
             wave = rollout.position(run, batch[0]) if args["state"] == "wave" and batch else None
+            if wave is not None:
+                rollout.one_wave(run, wave, task_vars["ansible_play_batch"])
             hosts = _judged(made, run, wave, task_vars["hostvars"])
             verdict = rollout.judged(run, hosts, wave, now, args["objection"])
             if args["state"] != "closed":

@@ -25,9 +25,8 @@ options:
     choices: [opened, wave, ended, closed]
     required: true
   approved:
-    description: The plan, as in M(fleet.microcode.microcode_plan).
+    description: The plan, as in M(fleet.microcode.microcode_plan). Required.
     type: raw
-    required: true
   digest:
     description: The plan's digest. A plan that has another one, or that was edited, is refused.
     type: str

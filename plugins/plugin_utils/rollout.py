@@ -183,6 +183,15 @@ def position(run, name):
     raise ValueError(name)
 
 
+def one_wave(run, at, batch):
+    """PlanError where this batch of hosts has others than those of a wave."""
+    others = sorted(set(map(str, batch)) - set(members(run, at)))
+    if others:
+        raise PlanError("the batch of wave %d has %s, which the plan has not put there: a name of a host that is a group's name too, or has characters of a "
+                        "pattern, brings others. Name that host otherwise in the inventory" % (run["waves"][at]["wave"], ", ".join(
+                            clean(name, 100) or "?" for name in others[:5])))
+
+
 def work(plan, names):
     """{host: what carrying its decision out takes}."""
     return {name: {key: plan["hosts"][name].get(key) for key in WORK} for name in names}

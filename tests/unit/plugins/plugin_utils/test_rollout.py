@@ -54,6 +54,14 @@ def test_the_plans_order_and_waves_are_kept_for_those_that_are_left():
         rollout.position(run, "other")
 
 
+def test_a_batch_that_is_no_wave_is_refused():
+    hosts = fleet()
+    run = opened(planned(hosts), hosts)
+    rollout.one_wave(run, 2, run["order"][2:3])  # another one was lost
+    with pytest.raises(plan.PlanError, match="the batch of wave 3 has host"):
+        rollout.one_wave(run, 2, run["order"][2:5])
+
+
 def test_who_is_lost_left_new_or_gone_is_named():
     hosts = fleet(4)
     made = planned(hosts)
