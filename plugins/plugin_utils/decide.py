@@ -311,8 +311,8 @@ def _of(rule, answer, scope, effect=None):
     if answer is True:
         return _reason(rule.id, effect, text, rule.source)
     tells = dict.fromkeys(WOULD_TELL.get(path, "The host's warnings say why; read its facts as root.") for path in answer.paths)
-    return _reason(rule.id, effect, "Not known, for want of %s, is whether this holds: %s %s" % (" and ".join(answer.paths), text, " ".join(tells)), rule.source,
-                   "unknown" if effect in ("block", "firmware_first", "review") else effect)
+    text = "Not known, for want of %s, is whether this holds: %s %s" % (" and ".join(answer.paths), text, " ".join(tells))
+    return _reason(rule.id, effect, text, rule.source, "unknown" if effect in ("block", "firmware_first", "review") else effect)
 
 
 def _engine(name, effect, text, source=None, kind=None):

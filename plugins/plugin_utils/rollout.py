@@ -109,7 +109,7 @@ def outcome(plan, name, said, facts, begun):
     if found == "done":
         return "done", None
     prepared = found == "pending" and part(facts, "pending") == plan["hosts"][name]["to"]
-    return ("prepared", why) if prepared and part(said, "rebooted") is None else ("wrong", why)
+    return ("prepared", why) if prepared and _measured(part(said, "rebooted")) is None else ("wrong", why)
 
 
 def _noted(text):
@@ -120,15 +120,22 @@ def _noted(text):
         return None
 
 
+def _measured(value):
+    """Seconds as a number, which older versions of Ansible have made a text of; None where it is none."""
+    try:
+        found = round(float(value), 3) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else 0
+    except ValueError:
+        return None
+    return found if 0 < found < 1e6 else None
+
+
 def course(said, undone):
     """{"began", "ended", "held", "rebooted", "undone"} of a host, by what was noted of it; what is not known, or was not done, is None.
 
     held: seconds for which a guest was held at most; rebooted: seconds until the host was back; undone: what became of rolling it back, in words.
     """
     found = {key: _noted(part(said, key)) for key in ("began", "ended")}
-    for key in ("held", "rebooted"):
-        value = part(said, key)
-        found[key] = round(float(value), 3) if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e6 else None
+    found.update((key, _measured(part(said, key))) for key in ("held", "rebooted"))
     how = part(undone, "state")
     found["undone"] = {"done": "rolled back", "reset": "rolled back; the newer revision runs until the processor is reset",
                        "failed": "not rolled back: %s" % (clean(part(undone, "msg"), 1000) or "no reason was given")}.get(how if isinstance(how, str) else "")

@@ -106,7 +106,7 @@ def test_deadlines_are_moments_with_their_zone():
     ({"state": "failed", "msg": "no"}, running(NEW), True, "failed"), ({"state": "lost"}, running(NEW), True, "lost"),
     ({"state": "done"}, running(NEW), True, "done"), ({"state": "done"}, facts(), True, "wrong"), ({"state": "done"}, None, True, "wrong"),
     ({"state": "done"}, running(NEW, cpu__unread=1), True, "wrong"), ({"state": "done"}, facts(pending=NEW), True, "prepared"),
-    ({"state": "done", "rebooted": 95}, facts(pending=NEW), True, "wrong"),
+    ({"state": "done", "rebooted": 95}, facts(pending=NEW), True, "wrong"), ({"state": "done", "rebooted": ""}, facts(pending=NEW), True, "prepared"),
     ({"state": {"x": 1}}, running(NEW), True, "lost"), ("done", running(NEW), True, "lost"), ({"state": "unheard of"}, running(NEW), True, "lost")])
 def test_only_facts_make_a_host_done(said, found, begun, state):
     made = planned(fleet(1))
@@ -161,6 +161,7 @@ def test_who_is_rolled_back():
 def test_what_hosts_noted_is_not_trusted():
     assert rollout.course({"began": "x" * 99, "ended": 5, "held": "long", "rebooted": -1}, {"state": ["x"]}) == dict.fromkeys(
         ("began", "ended", "held", "rebooted", "undone"))
+    assert rollout.course({"held": "0.08123", "rebooted": "None"}, None) == dict(dict.fromkeys(("began", "ended", "rebooted", "undone")), held=0.081)
     assert rollout.course({"held": 0.08123, "rebooted": 95}, {"state": "failed", "msg": "gone\x1b[2J"}) == {
         "began": None, "ended": None, "held": 0.081, "rebooted": 95.0, "undone": "not rolled back: gone?[2J"}
 
