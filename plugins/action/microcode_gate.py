@@ -117,7 +117,7 @@ def _lock(path, check_mode):
         with open(lock, encoding="utf-8") as stream:
             held = json.load(stream)
         holder = int(held["pid"])
-        if _started(holder) == held["started"] and holder != os.getppid():
+        if held["started"] and _started(holder) == held["started"] and holder != os.getppid():
             raise plan.PlanError("another rollout goes on here: process %d holds %s. Two at once would work on more hosts than either may; wait for it, "
                                  "or end it" % (holder, lock))
     except (OSError, ValueError, KeyError, TypeError):
