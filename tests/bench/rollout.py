@@ -40,7 +40,8 @@ def measured(name, some, folder, *arguments):
     took, used = time.monotonic() - since, _cpu() - cpu
     if done.returncode:
         sys.exit("%s: %s%s" % (name, done.stdout[-3000:], done.stderr[-2000:]))
-    print("%-40s %7.1f s  %7.1f s CPU  %5.2f operations a host" % (name, took, used, (sum(one.operations for one in some) - before) / len(some)), flush=True)
+    operations = (sum(one.operations for one in some) - before) / len(some)
+    print("%-40s %7.1f s  %7.1f s CPU  %5.2f operations a host" % (name, took, used, operations), flush=True)
     return took, used
 
 
