@@ -64,7 +64,7 @@ def main(count=200):
         some = hosts(folder / "second", count)
         waves = {"reference_waves": [len(wave["hosts"]) for wave in plan["waves"]], "reference_plan": paths["plan_path"]}
         theirs = measured("reference.yml", some, folder, str(HERE / "reference.yml"), "-e", json.dumps(waves))
-        print("%d hosts in %d waves: the rollout takes %.2f times the reference's time, %.2f times its CPU time; again, it takes %.2f times the reference's time"
+        print("%d hosts in %d waves: the rollout takes %.2f times the reference's time, %.2f times its CPU time; again, %.2f times the reference's time"
               % (count, len(plan["waves"]), ours[0] / theirs[0], ours[1] / theirs[1], again[0] / theirs[0]))
     finally:
         for each in ("first", "second"):
