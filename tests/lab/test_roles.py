@@ -115,8 +115,8 @@ def test_xen_boots_into_it_with_guests_saved_and_restored(xen):
     assert "pending=False rebooted=True" in done and one.boot_id() != boot and runs(one, NEW)
     for name, before in far.items():
         one.wait(lambda name=name, before=before: counts(one, name)[-1] > before, name + " does not go on to count")
-        said = counts(one, name)
-        assert said == sorted(set(said)), name
+        numbers = counts(one, name)
+        assert numbers == sorted(set(numbers)), name
     assert states(one) == {"g1": False, "g2": False} and one.sh("ls " + IMAGES) == ""
     assert sorted(each["uuid"] for each in one.ansible("fleet.microcode.hypervisor_guest")["guests"]) == uuids
     again = early(one, said)
