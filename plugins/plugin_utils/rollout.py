@@ -124,7 +124,7 @@ def _measured(value):
     """Seconds as a number, which older versions of Ansible have made a text of; None where it is none."""
     try:
         found = round(float(value), 3) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else 0
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return found if 0 < found < 1e6 else None
 

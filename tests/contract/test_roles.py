@@ -66,3 +66,26 @@ def test_guests_are_evacuated_by_the_operators_tasks_and_brought_back_whatever_c
     (folder / "evacuate.yml").write_text(tasks % ("destroy {{ item }}", "g1, g2"))
     assert "rebooted=True" in early(one, decision(one, guests="evacuate"), **files)
     assert one.boot_id() != boot and runs(one, NEW) and states(one) == {"g1": False}
+
+
+def test_a_guest_that_came_while_the_initrd_was_made_keeps_the_host_from_its_reboot(xen):
+    one = xen()
+    one.sh("xl destroy g1; xl destroy g2; mkdir -p /etc/grub.d")
+    one.write("/etc/grub.d/99_guest", "#!/bin/sh\nxl create --quiet /srv/guests/g1.cfg >/dev/null 2>&1 || true\n")
+    one.sh("chmod +x /etc/grub.d/99_guest")
+    boot = one.boot_id()
+    assert "Guests are still here" in early(one, decision(one), check=False) and one.boot_id() == boot and states(one) == {"g1": False}
+
+
+def test_guests_that_an_earlier_run_left_saved_are_restored_by_the_rollout_also_where_the_host_is_done(xen, tmp_path):
+    one = xen()
+    paths = {"plan_path": str(tmp_path / "plan.json"), "rollout_path": str(tmp_path / "rollout.json"), "rollout_page": ""}
+    one.play("fleet.microcode.rollout", dict(paths, rollout_deadline="2020-01-01T00:00:00Z"))
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["hosts"][one.name]["action"] == "early"
+    one.ansible("fleet.microcode.hypervisor_guest", {"state": "saved", "folder": IMAGES})
+    one.ansible("fleet.microcode.microcode_early_load", {"revision": NEW})
+    one.reboot()
+    assert runs(one, NEW) and states(one) == {}
+    done = one.play("fleet.microcode.rollout", dict(paths, rollout_plan=paths["plan_path"], rollout_digest=plan["digest"], early_guests="save")).stdout
+    assert "done 1" in done and states(one) == {"g1": False, "g2": False} and one.sh("ls " + IMAGES) == ""

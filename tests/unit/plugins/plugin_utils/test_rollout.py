@@ -161,6 +161,7 @@ def test_who_is_rolled_back():
 def test_what_hosts_noted_is_not_trusted():
     assert rollout.course({"began": "x" * 99, "ended": 5, "held": "long", "rebooted": -1}, {"state": ["x"]}) == dict.fromkeys(
         ("began", "ended", "held", "rebooted", "undone"))
+    assert rollout.course({"held": 10 ** 400, "rebooted": "nan"}, None) == dict.fromkeys(("began", "ended", "held", "rebooted", "undone"))
     assert rollout.course({"held": "0.08123", "rebooted": "None"}, None) == dict(dict.fromkeys(("began", "ended", "rebooted", "undone")), held=0.081)
     assert rollout.course({"held": 0.08123, "rebooted": 95}, {"state": "failed", "msg": "gone\x1b[2J"}) == {
         "began": None, "ended": None, "held": 0.081, "rebooted": 95.0, "undone": "not rolled back: gone?[2J"}
